@@ -1,7 +1,7 @@
-"""Copies of 200 stages from one registry to another, beside crane and skopeo.
+"""Copies of 200 stages from one registry to another, beside crane, regsync and skopeo.
 
-Rounds are interleaved, so that what the machine does meanwhile meets all tools alike; each goes into an empty
-registry. Workers are up before; a tool's time is that of its process.
+Whole commands, each into an empty registry, in turns: what the machine does meanwhile meets all tools alike.
+Our workers are up before; their CPU time counts.
 """
 
 from __future__ import annotations
@@ -11,69 +11,77 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.bench.course import Course
-from scripts.bench.figures import Figures, median_of
+from scripts.bench.course import Copied, Course
+from scripts.bench.figures import Figures, median_of, spread_of
 
 __all__ = ["measure_copies"]
 
+_ROUND_TRIPS_MS = (0, 20, 100)
+_ONE_ROUND = {"skopeo sync"}
+"""Tools that work on one stage after the other: where registries are far they get a single round."""
+_BOUNDS = {0: "<= 1.1", 20: "<= 0.9", 100: "<= 0.6"}
+"""The time of ours by that of crane, with the same parallel limit."""
+
 
 def measure_copies(figures: Figures, folder: Path, rounds: int) -> None:
-    """Measure on loopback, then with a round trip of 20 ms between the workers and the registries."""
+    """Measure at each round trip between all tools and the registries."""
     with ExitStack() as stack:
         course = Course(folder, stack)
         course.fill()
-        course.timed(course.stagefleet)  # connections and caches are warm for all
-        _loopback(figures, course, rounds)
-        course.add_latency(stack)
-        _with_latency(figures, course, rounds)
+        course.timed(course.stagefleet)  # connections and caches are warm
+        _show_proxy(figures, course)
+        for round_trip_ms in _ROUND_TRIPS_MS:
+            with ExitStack() as proxies:
+                course.set_latency(proxies, round_trip_ms / 1000)
+                _show(figures, _race(course, rounds, round_trip_ms), round_trip_ms)
 
 
-def _loopback(figures: Figures, course: Course, rounds: int) -> None:
-    tools: dict[str, Callable[[], None]] = {"stagefleet -j 16": course.stagefleet}
+def _show_proxy(figures: Figures, course: Course) -> None:
+    """Show what the proxy lets through without a delay, so that nobody takes its limit for a tool's."""
+    if not shutil.which("curl"):
+        return
+    direct = course.rate_of(course.source.host)
+    with ExitStack() as stack:
+        course.set_latency(stack, 0.0, always=True)
+        proxied = course.rate_of(course.source_host)
+    for name, rate in {"the source": direct, "the source through the proxy": proxied}.items():
+        figures.add(
+            f"{name}, 16 connections", f"{rate.requests:.0f} requests and {rate.megabytes:.0f} MB a second"
+        )
+
+
+def _race(course: Course, rounds: int, round_trip_ms: int) -> dict[str, list[Copied]]:
+    tools: dict[str, Callable[[], float]] = {"stagefleet -j 16": course.stagefleet}
     if shutil.which("crane"):
-        tools["crane cp -j 16"] = lambda: course.crane("--jobs", "16")
+        tools["crane cp -j 16"] = course.crane
+    if shutil.which("regsync"):
+        tools["regsync"] = course.regsync
     if shutil.which("skopeo"):
         tools["skopeo sync"] = course.skopeo
-    seconds = _race(course, tools, rounds, figures)
-    _ratios(figures, seconds, "loopback", {"crane cp -j 16": "<= 1.1"})
-
-
-def _with_latency(figures: Figures, course: Course, rounds: int) -> None:
-    tools: dict[str, Callable[[], None]] = {
-        "stagefleet -j 16": course.stagefleet,
-        "stagefleet -j 32": lambda: course.stagefleet(32),
-    }
-    if shutil.which("crane"):
-        tools["crane cp -j 16"] = lambda: course.crane("--jobs", "16")
-        tools["crane cp"] = course.crane
-    seconds = _race(course, tools, rounds, None)
-    _ratios(figures, seconds, "20 ms round trip", {"crane cp -j 16": "<= 1.15", "crane cp": "<= 0.5"})
-
-
-def _race(
-    course: Course, tools: dict[str, Callable[[], None]], rounds: int, figures: Figures | None
-) -> dict[str, Sequence[float]]:
-    taken: dict[str, list[float]] = {name: [] for name in tools}
-    requests: dict[str, float] = {}
-    for _ in range(rounds):
+    copied: dict[str, list[Copied]] = {name: [] for name in tools}
+    for number in range(rounds):
         for name, copy in tools.items():
-            seconds, requests[name] = course.timed(copy)
-            taken[name].append(seconds)
-    if figures is not None:
-        for name, count in requests.items():
-            figures.add(
-                f"HTTP requests a stage, {name}", f"{count:.2f}", "<= 8.5" if "stagefleet" in name else ""
-            )
-    return dict(taken)
+            if number == 0 or not (round_trip_ms and name in _ONE_ROUND):
+                copied[name].append(course.timed(copy))
+    return copied
 
 
-def _ratios(
-    figures: Figures, seconds: dict[str, Sequence[float]], where: str, bounds: dict[str, str]
-) -> None:
-    for name, values in seconds.items():
-        figures.add(f"200 stages, {where}, {name}", f"{median_of(values):.2f} s")
-    for ours in (name for name in seconds if "stagefleet" in name):
-        for name, values in seconds.items():
-            if "stagefleet" not in name:
-                ratio = median_of([mine / theirs for mine, theirs in zip(seconds[ours], values, strict=True)])
-                figures.add(f"{ours} / {name}, {where}", f"{ratio:.2f}", bounds.get(name, ""))
+def _show(figures: Figures, copied: dict[str, list[Copied]], round_trip_ms: int) -> None:
+    for name, rounds in copied.items():
+        seconds = spread_of([round_.seconds for round_ in rounds])
+        cpu = median_of([round_.cpu_seconds for round_ in rounds])
+        requests = median_of([round_.requests for round_ in rounds])
+        figures.add(
+            f"200 stages, {round_trip_ms} ms, {name}",
+            f"{seconds}; {cpu:.1f} CPU s; {requests:.2f} requests a stage",
+            "<= 8.5 requests" if "stagefleet" in name else "",
+        )
+    ours = copied.pop("stagefleet -j 16")
+    for name, theirs in copied.items():
+        bound = _BOUNDS[round_trip_ms] if "crane" in name else ""
+        figures.add(f"stagefleet / {name}, {round_trip_ms} ms", f"{_ratio(ours, theirs):.2f}", bound)
+
+
+def _ratio(ours: Sequence[Copied], theirs: Sequence[Copied]) -> float:
+    """Return the median of the ratios, round by round."""
+    return median_of([mine.seconds / other.seconds for mine, other in zip(ours, theirs, strict=False)])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from scripts.bench.figures import seconds_of
-from stagefleet import Fleet
 from tests.services import (
     ImageMaker,
     RedisServer,
@@ -18,15 +21,30 @@ from tests.services import (
     Workers,
     clean_environment,
     stage_id_of,
+    stagefleet_command,
 )
 
-__all__ = ["STAGES", "Course"]
+__all__ = ["STAGES", "Copied", "Course", "Rate"]
 
 STAGES = 200
 _PARALLEL = 16
 _REPOSITORY = "app/stages"
-_ROUND_TRIP_SECONDS = 0.02
 _QUIET = subprocess.DEVNULL
+
+
+class Copied(NamedTuple):
+    """A copy: its time, the CPU time of tool and workers, and the requests a stage of both registries."""
+
+    seconds: float
+    cpu_seconds: float
+    requests: float
+
+
+class Rate(NamedTuple):
+    """What a server gives, a second."""
+
+    requests: float
+    megabytes: float
 
 
 class Course:
@@ -48,11 +66,13 @@ class Course:
         stack.callback(self.source.stop)
         self.destination = RegistryServer(folder / "destination").start()
         stack.callback(self.destination.stop)
-        redis = RedisServer(folder / "redis").start()
-        stack.callback(redis.stop)
-        workers = Workers(redis.url, folder / "workers", processes=processes, concurrency=threads).start()
-        stack.callback(workers.stop)
-        self.fleet = stack.enter_context(Fleet.connect(redis.url))
+        self._folder = folder
+        self._redis = RedisServer(folder / "redis").start()
+        stack.callback(self._redis.stop)
+        self._workers = Workers(
+            self._redis.url, folder / "workers", processes=processes, concurrency=threads
+        ).start()
+        stack.callback(self._workers.stop)
         self.source_host, self.destination_host = self.source.host, self.destination.host
 
     def fill(self) -> None:
@@ -65,47 +85,104 @@ class Course:
                 layers = [*shared, draw.randbytes(1_000_000)]
                 maker.push_image(_REPOSITORY, stage_id, layers=layers, labels={"number": str(number)})
 
-    def add_latency(self, stack: ExitStack) -> None:
-        """Let a round trip to either registry take 20 ms from now on."""
-        for registry, name in ((self.source, "source_host"), (self.destination, "destination_host")):
-            proxy = stack.enter_context(TcpProxy(registry.host, latency_seconds=_ROUND_TRIP_SECONDS))
-            setattr(self, name, proxy.host)
+    def set_latency(self, stack: ExitStack, seconds: float, *, always: bool = False) -> None:
+        """Let a round trip to either registry take so long, by proxies that end with the stack.
 
-    def stagefleet(self, parallel: int = _PARALLEL) -> None:
-        """Copy with our fleet.
-
-        Raises:
-            RuntimeError: Not all was copied.
+        Without latency there is no proxy, unless `always`.
         """
-        source, destination = self._repositories()
-        run = self.fleet.for_each_copy_stage(source, destination, parallel=parallel)
-        if run.succeeded != STAGES:
-            raise RuntimeError(f"not all was copied: {run.summary()}")
+        for registry, name in ((self.source, "source_host"), (self.destination, "destination_host")):
+            host = registry.host
+            if seconds or always:
+                host = stack.enter_context(TcpProxy(host, latency_seconds=seconds)).host
+            setattr(self, name, host)
 
-    def crane(self, *options: str) -> None:
+    def stagefleet(self, parallel: int = _PARALLEL) -> float:
+        """Copy with our command; like the other tools, returns the CPU seconds of the command alone."""
+        return self._run(
+            *stagefleet_command("copy", *self._repositories(), "-j", str(parallel)),
+            STAGEFLEET_REDIS_URL=self._redis.url,
+        )
+
+    def crane(self) -> float:
         """Copy with crane."""
-        source, destination = self._repositories()
-        self._run("crane", "cp", "--insecure", "--all-tags", *options, source, destination)
+        jobs = ("--jobs", str(_PARALLEL))
+        return self._run("crane", "cp", "--insecure", "--all-tags", *jobs, *self._repositories())
 
-    def skopeo(self) -> None:
+    def regsync(self) -> float:
+        """Copy with regsync."""
+        source, destination = self._repositories()
+        configuration = {
+            "version": 1,
+            "creds": [
+                {"registry": host, "tls": "disabled", "reqConcurrent": _PARALLEL}
+                for host in (self.source_host, self.destination_host)
+            ],
+            "defaults": {"parallel": _PARALLEL},
+            "sync": [{"source": source, "target": destination, "type": "repository"}],
+        }
+        path = self._folder / "regsync.yml"
+        path.write_text(json.dumps(configuration))  # JSON is YAML
+        return self._run("regsync", "once", "--config", str(path))
+
+    def skopeo(self) -> float:
         """Copy with skopeo."""
         source, destination = self._repositories()
         into = destination.rpartition("/")[0]
         tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
-        self._run("skopeo", "sync", *tls, "--src", "docker", "--dest", "docker", source, into)
+        return self._run("skopeo", "sync", *tls, "--src", "docker", "--dest", "docker", source, into)
 
-    def timed(self, copy: Callable[[], None]) -> tuple[float, float]:
-        """Copy into an empty registry; gives the seconds, and the requests a stage that both have seen."""
+    def timed(self, copy: Callable[[], float]) -> Copied:
+        """Copy into an empty registry; the CPU time includes that of our workers.
+
+        Raises:
+            RuntimeError: Not all was copied.
+        """
         self.destination.renew()
         self.source.forget_requests()
-        seconds = seconds_of(copy)
+        workers_before, start = self._cpu_seconds_of_workers(), time.perf_counter()
+        command_seconds = copy()
+        seconds = time.perf_counter() - start
+        cpu_seconds = command_seconds + self._cpu_seconds_of_workers() - workers_before
         requests = len(self.source.requests()) + len(self.destination.requests())
-        return seconds, requests / STAGES
+        with self.destination.session() as session:
+            url = f"http://{self.destination.host}/v2/{_REPOSITORY}/tags/list?n={2 * STAGES}"
+            tags = session.get(url, timeout=30).json().get("tags") or ()
+        if len(tags) != STAGES:
+            raise RuntimeError(f"{len(tags)} stages were copied, not {STAGES}")
+        return Copied(seconds, cpu_seconds, requests / STAGES)
+
+    def rate_of(self, host: str) -> Rate:
+        """Measure what curl gets from a host of the source, over as many connections as tools use."""
+        count = 4000
+        with ImageMaker(self.source) as maker:
+            blob = maker.push_blob(_REPOSITORY, random.Random(8).randbytes(50_000_000))  # noqa: S311 - the same data each time
+        return Rate(
+            count / self._seconds_of_curl(f"http://{host}/v2/?n=[1-{count}]"),
+            40 * 50 / self._seconds_of_curl(f"http://{host}/v2/{_REPOSITORY}/blobs/{blob}?n=[1-40]"),
+        )
+
+    def _seconds_of_curl(self, url: str) -> float:
+        parallel = ("--parallel", "--parallel-max", str(_PARALLEL))
+        return seconds_of(lambda: self._run("curl", "--silent", *parallel, "--output", "/dev/null", url))
+
+    def _cpu_seconds_of_workers(self) -> float:
+        """Return the CPU time of all worker processes so far (proc(5), fields 14 and 15)."""
+        ticks = 0
+        for pid in self._workers.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def _repositories(self) -> tuple[str, str]:
         return f"{self.source_host}/{_REPOSITORY}", f"{self.destination_host}/{_REPOSITORY}"
 
     @staticmethod
-    def _run(*command: str) -> None:
-        environment = clean_environment(HOME="/nonexistent")
-        subprocess.run(command, check=True, env=environment, stdout=_QUIET, stderr=_QUIET)  # noqa: S603 - the tools to compare with, fixed arguments
+    def _run(*command: str, **variables: str) -> float:
+        """Run a tool; returns its CPU seconds, or raises `RuntimeError` if it fails."""
+        environment = clean_environment(HOME="/nonexistent", **variables)
+        process = subprocess.Popen(command, env=environment, stdout=_QUIET, stderr=_QUIET)  # noqa: S603 - the tools to compare with, fixed arguments
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"{command[0]} ended with {process.returncode}")
+        return used.ru_utime + used.ru_stime

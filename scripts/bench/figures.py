@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Figures", "median_of", "seconds_of"]
+__all__ = ["Figures", "median_of", "seconds_of", "spread_of"]
 
 
 @dataclass(slots=True)
@@ -48,3 +48,8 @@ def seconds_of(work: Callable[[], object]) -> float:
 def median_of(values: Sequence[float]) -> float:
     """The median: machines are noisy, and their noise has one side."""
     return statistics.median(values)
+
+
+def spread_of(seconds: Sequence[float]) -> str:
+    """Show the median of some times, and the least and the most of them."""
+    return f"{median_of(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"

@@ -27,9 +27,9 @@ def measure_shapes(figures: Figures, folder: Path, rounds: int) -> None:
             course.fill()
             copy = partial(course.stagefleet, processes * threads)
             course.timed(copy)  # connections and caches are warm
-            loopback = median_of([course.timed(copy)[0] for _ in range(rounds)])
-            course.add_latency(stack)
-            far = median_of([course.timed(copy)[0] for _ in range(rounds)])
+            loopback = median_of([course.timed(copy).seconds for _ in range(rounds)])
+            course.set_latency(stack, 0.02)
+            far = median_of([course.timed(copy).seconds for _ in range(rounds)])
         figures.add(
             f"{STAGES} stages, {processes} processes x {threads} threads",
             f"{loopback:.2f} s; 20 ms: {far:.2f} s",
