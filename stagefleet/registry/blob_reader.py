@@ -96,7 +96,7 @@ class BlobReader(BlobSource):
         self._response = self._incoming = None
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, at most `size` of them, b"" at the end.
+        """Return the next bytes, at most `size` of them, b"" at the end; `read(0)` waits for the response.
 
         Raises:
             DigestMismatchError: The content does not match the descriptor.
@@ -113,6 +113,10 @@ class BlobReader(BlobSource):
         left = self._descriptor.size - self._offset
         if left == 0:
             return self._finished()
+        if size == 0:
+            if self._incoming is None:
+                self._open()
+            return b""
         piece = b""
         while size and not piece:
             self._lease.check()

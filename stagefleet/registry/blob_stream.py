@@ -140,6 +140,7 @@ class UploadSource:
         source, self._early = self._early or self._open_source(), None
         self._opened.append(source)
         self._await_turn()
+        source.read(0)  # it answers before the destination reads: both may be one, and hold a lock meanwhile
         return source
 
     @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from stagefleet.errors import ManifestRefusedError, RegistryError
 from stagefleet.leases import NO_LEASE
-from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
-from stagefleet.names import Digest
+from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
+from stagefleet.names import Digest, Repository
 from stagefleet.records.image import RecordImage
 from stagefleet.records.registry import put_record
 from stagefleet.settings import RegistrySettings
@@ -226,3 +228,63 @@ def test_missing_blobs_are_named_at_500_too(serve, client, repository_at):
     with pytest.raises(ManifestRefusedError) as caught:
         put(client, repository_at(server))
     assert ((str(digest),), 1) == (caught.value.missing, len(server.asked))
+
+
+class LockingRegistry(ThreadingHTTPServer):
+    """Holds a lock while it reads the body of a PUT, and wants it for each GET, as crane does in memory."""
+
+    daemon_threads = True
+
+    def __init__(self, content):
+        lock = threading.Lock()
+        self.refused = refused = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                if not lock.acquire(timeout=3):
+                    refused.append(self.path)
+                    self.close_connection = True
+                    return
+                lock.release()
+                self._answer(200, content)
+
+            def do_POST(self):
+                self._answer(202)
+
+            def do_PUT(self):
+                with lock:
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                self._answer(201)
+
+            def _answer(self, status, body=b""):
+                self.send_response(status)
+                self.send_header("Location", f"http://{self.headers['Host']}/session")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                return
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.mark.parametrize("size", [1000, 3 << 20])
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_source_is_open_before_the_destination_reads(client, size, asks):
+    """x4: a copy within a registry that holds a lock while it reads a body hung for ever."""
+    content = bytes(size)
+    with LockingRegistry(content) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        repository = Repository.parse(f"127.0.0.1:{server.server_port}/group/app")
+        descriptor = Descriptor("application/x", digest_of(content), size)
+        client.upload_blob(
+            repository,
+            descriptor,
+            lambda: client.open_blob(repository, descriptor),
+            mount_from=repository if asks else None,
+        )
+        server.shutdown()
+    assert [] == server.refused
