@@ -120,11 +120,11 @@ class ItemExecutor:
             options=known.spec.options,
             operation=known.operation,
             lease=lease,
-            to_delete=lambda: self._ledger.leftovers(claim.run_id),
+            to_delete=lambda: (item for _, item in self._ledger.leftovers(claim.run_id)),
             number=claim.attempt,
             others=OtherItems(
                 own=claim.index,
-                numbered=lambda: self._ledger.numbered_leftovers(claim.run_id),
+                numbered=lambda: self._ledger.leftovers(claim.run_id),
                 item_states=lambda indexes: self._redis_retry(
                     lambda: self._ledger.item_states(claim.run_id, indexes)
                 ),

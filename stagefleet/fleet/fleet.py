@@ -13,7 +13,7 @@ from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArgum
 from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.submission import RunPlans, RunSubmitter, spec_of_retry
+from stagefleet.fleet.submission import RunPlans, RunSubmitter, leftover_plan, spec_of_retry
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations import base
@@ -389,8 +389,8 @@ class Fleet:
         old = self._connections.ledger.run(run_id)
         if (spec := spec_of_retry(old, on_outcome, parallel=parallel)) is None:
             return old
-        leftovers = partial(self._connections.ledger.leftovers, run_id)
-        return self._submitter.submit(spec, lambda: base.Plan(tuple(leftovers())), on_outcome, detach=detach)
+        make_plan = partial(leftover_plan, self._connections.ledger, run_id)
+        return self._submitter.submit(spec, make_plan, on_outcome, detach=detach)
 
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""

@@ -212,12 +212,17 @@ def _write(
     plan = None
     if submission.kind is models.SubmissionKind.CONTINUED and submission.previous is not None:
         with contextlib.suppress(errors.RunNotFoundError):  # it has expired meanwhile
-            plan = Plan(tuple(ledger.leftovers(submission.previous)))
+            plan = leftover_plan(ledger, submission.previous)
     if plan is None:
         with _renewed(ledger, submission):
             plan = make_plan()
     append_plan(ledger, submission, plan, redis_retry)
     redis_retry(lambda: ledger.start(submission))
+
+
+def leftover_plan(ledger: Ledger, run_id: str) -> Plan:
+    """Plan the items that a finished run left, see `SubmitterLedger.leftovers`."""
+    return Plan(tuple(item for _, item in ledger.leftovers(run_id)))
 
 
 def _renewed(ledger: Ledger, submission: models.Submission) -> AbstractContextManager[RenewedLease]:

@@ -180,16 +180,13 @@ class SubmitterLedger(Protocol):
         It has no items then, and its key is free for other arguments.
         """
 
-    def leftovers(self, run_id: str) -> Iterator[str]:
-        """Yield the items of a finished run that neither succeeded nor were skipped, ordered by index.
+    def leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+        """Yield the items of a finished run that neither succeeded nor were skipped, by index and with it.
 
         Raises:
             RunNotFoundError: The run does not exist, or expired during the call, so that its items are
             unknown.
         """
-
-    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
-        """Yield the items of `leftovers`, each with its index."""
 
 
 class WorkerLedger(Protocol):

@@ -147,10 +147,7 @@ class RedisLedger(RedisRuns):
             f"stagefleet runs watch {submission.run_id}"
         )
 
-    def leftovers(self, run_id: str) -> Iterator[str]:
-        return (item for _, item in self.numbered_leftovers(run_id))
-
-    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+    def leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
         with redis_client.map_redis_errors(self._redis):
             queued = self._redis.hget(self._key(run_id), "queued")
         if queued is None:

@@ -222,10 +222,7 @@ class MemoryLedger:
     def sweep(self) -> int:
         return self._sweeper.sweep()
 
-    def leftovers(self, run_id: str) -> Iterator[str]:
-        return (item for _, item in self.numbered_leftovers(run_id))
-
-    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+    def leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
         with self._runs.step():
             return iter(list(self._runs.found(run_id).leftovers()))
 

@@ -128,7 +128,7 @@ def test_no_two_submitters_ever_have_the_same_right(harness: LedgerHarness):
         harness.ledger.append(forgotten, ["x"])
     harness.ledger.append(standing, ["a"])
     harness.ledger.start(standing)
-    assert ["a"] == list(harness.ledger.leftovers(standing.run_id))
+    assert ["a"] == [item for _, item in harness.ledger.leftovers(standing.run_id)]
 
 
 def test_a_run_just_opened_and_its_key_can_be_forgotten(harness: LedgerHarness):

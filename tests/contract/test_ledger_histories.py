@@ -217,7 +217,7 @@ class Histories(RuleBasedStateMachine):
             assert run.decided == found.skipped
             assert len(run.held) == found.claimed
             assert found.published + found.waiting <= run.pending
-            assert run.leftovers() == list(self.ledger.leftovers(run.id))
+            assert run.leftovers() == [item for _, item in self.ledger.leftovers(run.id)]
             indexes = range(len(run.items))
             assert [run.standing(index) for index in indexes] == self.ledger.item_states(run.id, indexes)
             if found.state.is_final:

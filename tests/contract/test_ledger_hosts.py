@@ -60,7 +60,7 @@ def test_the_error_names_the_host_that_is_gone(harness: LedgerHarness):
     assert "HostLostError" == outcome.error.type
     assert "host one" in outcome.error.message
     assert RunState.FAILED is harness.ledger.run(run_id).state
-    assert BOTH[:1] == list(harness.ledger.leftovers(run_id))
+    assert BOTH[:1] == [item for _, item in harness.ledger.leftovers(run_id)]
 
 
 def test_a_message_that_a_live_hosts_queue_lost_is_published_again(harness: LedgerHarness):

@@ -338,4 +338,4 @@ class TestCancellation:
 
         found = harness.ledger.run(run_id)
         assert (RunState.CANCELLED, 1, 1) == (found.state, found.cancelled, found.total)
-        assert ["a"] == list(harness.ledger.leftovers(run_id))
+        assert ["a"] == [item for _, item in harness.ledger.leftovers(run_id)]

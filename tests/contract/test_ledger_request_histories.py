@@ -154,7 +154,7 @@ class RequestHistories(RuleBasedStateMachine):
             found = self.ledger.run(run.id)
             assert run.state is found.state
             assert len(run.written) == found.total
-            assert run.written == list(self.ledger.leftovers(run.id))
+            assert run.written == [item for _, item in self.ledger.leftovers(run.id)]
         for run_id, state in self.ended.items():
             assert state is self.ledger.run(run_id).state
 

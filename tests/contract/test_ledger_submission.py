@@ -105,7 +105,7 @@ def test_hostile_item_names_come_back_as_they_were(harness: LedgerHarness):
 
     claims = [harness.take() for _ in items]
     assert items == [claim.item for claim in claims]
-    assert items == list(harness.ledger.leftovers(run_id))
+    assert items == [item for _, item in harness.ledger.leftovers(run_id)]
 
 
 class TestKeys:
@@ -154,7 +154,7 @@ class TestKeys:
         assert spec is not None
         assert (SubmissionKind.CONTINUED, old, old) == (new.kind, new.previous, spec.parent)
         assert new.run_id != old
-        assert ["a"] == list(harness.ledger.leftovers(old))
+        assert ["a"] == [item for _, item in harness.ledger.leftovers(old)]
         assert SubmissionKind.ATTACHED is harness.open(key="k", fingerprint="f").kind
 
     def test_a_cancelled_key_is_continued_by_a_new_run(self, harness: LedgerHarness):
@@ -225,18 +225,18 @@ class TestLeftovers:
         harness.fail(claims[0])
 
         assert RunState.CANCELLED is harness.ledger.run(run_id).state
-        assert ["a", "d", "e", "f"] == list(harness.ledger.leftovers(run_id))
+        assert ["a", "d", "e", "f"] == [item for _, item in harness.ledger.leftovers(run_id)]
 
     def test_more_than_a_page_of_them_is_whole(self, harness: LedgerHarness):
         items = [f"i{number}" for number in range(2500)]
         run_id = harness.submit(items)
         harness.ledger.cancel(run_id)
 
-        assert items == list(harness.ledger.leftovers(run_id))
+        assert items == [item for _, item in harness.ledger.leftovers(run_id)]
 
     def test_those_of_an_unknown_run_are_refused(self, harness: LedgerHarness):
         with pytest.raises(RunNotFoundError):
-            list(harness.ledger.leftovers("nowhere"))
+            [item for _, item in harness.ledger.leftovers("nowhere")]
 
 
 class TestAbandonment:

@@ -305,7 +305,7 @@ class TestHandBack:
         found = harness.ledger.run(run_id)
         assert (RunState.CANCELLED, 1) == (found.state, found.cancelled)
         assert None is harness.outcomes(run_id)
-        assert ["a"] == list(harness.ledger.leftovers(run_id))
+        assert ["a"] == [item for _, item in harness.ledger.leftovers(run_id)]
 
 
 class TestWaitBehindAnother:
@@ -393,7 +393,7 @@ class TestWaitBehindAnother:
 
         item_states = [ItemState.SUCCEEDED, ItemState.FAILED, None, None]
         assert item_states == harness.ledger.item_states(run_id, range(4))
-        assert [(1, "b"), (2, "c"), (3, "d")] == list(harness.ledger.numbered_leftovers(run_id))
+        assert [(1, "b"), (2, "c"), (3, "d")] == list(harness.ledger.leftovers(run_id))
         harness.ledger.cancel(run_id)
         assert [ItemState.CANCELLED, None] == harness.ledger.item_states(run_id, [3, 2])
         harness.succeed(under_way)

@@ -92,7 +92,7 @@ def test_what_a_run_left_is_not_nothing_because_it_expires_meanwhile(
     run_id = harness.submit([f"i{number}" for number in range(2500)])
     harness.ledger.cancel(run_id)
     left = harness.ledger.leftovers(run_id)
-    assert ["i0", "i1"] == [next(left), next(left)]
+    assert [(0, "i0"), (1, "i1")] == [next(left), next(left)]
 
     broker.client.delete(*broker.client.scan_iter(f"{broker.prefix}run:{run_id}*"))
 

@@ -129,7 +129,8 @@ def test_a_project_stands_for_its_primary_storage(records, store, ledger):
     assert ["shop"] == [found["project"] for found in shown]
     assert 0 == records("remove", "--project", "shop", "managed-image", "web", "--detach").code
     (run,) = ledger.runs()
-    assert (REPOSITORY, ["web"]) == (run.spec.options["repository"], list(ledger.leftovers(run.id)))
+    assert REPOSITORY == run.spec.options["repository"]
+    assert [(0, "web")] == list(ledger.leftovers(run.id))
 
 
 def test_a_custom_tag_is_set_and_whether_it_is_in_place_is_shown(records, store):
@@ -228,7 +229,7 @@ def test_each_kind_is_removed_by_its_run(records, ledger, arguments, operation, 
     assert 0 == records("remove", REPOSITORY, *arguments, "--detach").code
     (run,) = ledger.runs()
     assert (operation, {"repository": REPOSITORY, **options}) == (run.spec.operation, run.spec.options)
-    assert items == list(ledger.leftovers(run.id))
+    assert items == [item for _, item in ledger.leftovers(run.id)]
 
 
 def test_all_of_a_kind_are_what_the_tag_list_has(records, store, ledger, tmp_path):
@@ -247,7 +248,7 @@ def test_ids_come_from_a_file_too(records, ledger, tmp_path):
     (tmp_path / "ids").write_text("# ours\nweb\n\nthe api\n")
     records("remove", REPOSITORY, "managed-image", "--from-file", tmp_path / "ids", "--detach")
     (run,) = ledger.runs()
-    assert ["web", "the api"] == list(ledger.leftovers(run.id))
+    assert ["web", "the api"] == [item for _, item in ledger.leftovers(run.id)]
 
 
 def test_a_run_on_records_is_told_in_records(records, ledger):

@@ -20,7 +20,7 @@ def _listed(registries):
 
 def items(ledger):
     (run,) = ledger.runs()
-    return list(ledger.leftovers(run.id))
+    return [item for _, item in ledger.leftovers(run.id)]
 
 
 def test_none_is_all_and_no_item_is_empty(fleet, ledger):
