@@ -171,16 +171,11 @@ class RegistryError(StagefleetError):
         self.retry_after_seconds = retry_after_seconds
 
     @property
-    def status_text(self) -> str:
-        """The status and its name, as `429 Too Many Requests`; "" without a status."""
-        phrase = next((known.phrase for known in HTTPStatus if known == self.status), "")
-        return f"{self.status or ''} {phrase}".strip()
-
-    @property
     def cause(self) -> tuple[str, str]:
-        """The registry and its status."""
+        """The registry and its status, as `429 Too Many Requests`."""
         host, text = super().cause
-        return host, (host and self.status_text) or text
+        phrase = next((known.phrase for known in HTTPStatus if known == self.status), "")
+        return host, f"{self.status} {phrase}".strip() if host and self.status else text
 
 
 class ForbiddenError(RegistryError):

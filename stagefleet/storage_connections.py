@@ -86,7 +86,7 @@ class ClientStorages(Storages):
             publication = IndexPublication(self, repository, attempt.under(stage_lock))
             item_result = publication.publish(stage_id, images)
         assert item_result.result is not None
-        self.open(repository).note_arrival(stage_id)
+        self.registries.remembered.add(repository, stage_id)  # its tag may have been another image's
         return item_result.result
 
     def describe_remaining_tags(self, repositories: Iterable[Repository]) -> list[str]:

@@ -135,7 +135,7 @@ class StageLookup:
     def _stands(self, primary: Repository, stage_id: StageId) -> bool:
         """Return True if a stage exists now and is not rejected; else drop it from the memory."""
         storage = self._storages.open(primary)
-        stands = storage.has(str(stage_id)) and not storage.rejects(stage_id)
+        stands = storage.has(str(stage_id)) and not storage.records.rejects(stage_id)
         if not stands:
             with suppress(errors.RedisUnreachableError):  # the author of the change reports it
                 self._remembered.forget(primary, stage_id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.images import StageDescription
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.logs import errors_as_warnings
 from stagefleet.manifests import Descriptor, Manifest
@@ -140,19 +140,6 @@ class RegistryStorage(ManifestStorage):
         self._remembered.descriptions.remember(str(self.address), [description])
         return description
 
-    def note_arrival(self, stage_id: StageId) -> None:
-        """Record in the fleet's memory that a stage came here; its tag may have been another image's."""
-        self._remembered.add(self.address, stage_id)
-
-    def describe_image(self, reference: Reference) -> ImageInfo:
-        """Describe any image of the repository.
-
-        Raises:
-            NotFoundError: It does not exist.
-            BrokenStageError: The registry lists it, but cannot deliver it.
-        """
-        return self.reader().describe(self._client.fetch_manifest(reference), reference.tag or "")
-
     def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
         return self.delete_tag(str(stage_id), attempt)
 
@@ -174,10 +161,6 @@ class RegistryStorage(ManifestStorage):
         from stagefleet.storages.repository_records import RepositoryRecords  # noqa: PLC0415 - few ask for them
 
         return RepositoryRecords(self)
-
-    def rejects(self, stage_id: StageId) -> bool:
-        """Return True if a record rejects a stage now."""
-        return self.has(stage_id.rejected_tag) and self.registries.rejections(self.address).stands(stage_id)
 
     def refuse_rejected(self, stage_id: StageId, lease: Lease) -> None:
         """Raise `StageNotFoundError` for a rejected stage, by the fleet's list: no request per stage."""

@@ -55,6 +55,11 @@ class RepositoryRecords(RecordStore):
             elif kind is None or record_id.kind is kind:
                 yield record_id
 
+    def rejects(self, stage_id: StageId) -> bool:
+        """Return True if a record rejects a stage now."""
+        is_there = self._storage.has(stage_id.rejected_tag)
+        return is_there and self._registries.rejections(self._repository).stands(stage_id)
+
     def read(self, record_id: RecordId) -> StoredRecord | None:
         reference = self._repository.tagged(record_id.tag)
         info = self._describe(reference)

@@ -97,7 +97,9 @@ class Storages:
     def describe_image(self, reference: Reference) -> ImageInfo:
         """Describe an image by its name: from this host's engine, else from its registry.
 
-        Errors are as of `RegistryStorage.describe_image`.
+        Raises:
+            NotFoundError: It does not exist.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         try:
             engine = self.host.engine
@@ -107,7 +109,8 @@ class Storages:
             found = engine.find(str(reference))
         if found is not None:
             return describe_engine_image(found, reference.repository, reference.tag or "")
-        return self.open(reference.repository).describe_image(reference)
+        manifest = self.registries.client.fetch_manifest(reference)
+        return self.open(reference.repository).reader().describe(manifest, reference.tag or "")
 
 
 # Caches that did not answer or asked for a pause: they are skipped for a while, so that stages go on.

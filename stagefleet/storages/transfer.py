@@ -378,7 +378,7 @@ def _from_engine(
     finally:
         if is_new:
             source.host.drop(name)
-    destination.note_arrival(stage_id)
+    destination.registries.remembered.add(address, stage_id)  # its tag may have been another image's
     return ItemResult(destination.read(stage_id).as_json(), bytes=moved)
 
 

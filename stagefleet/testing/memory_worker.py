@@ -327,7 +327,7 @@ def _delete_custom_tag(task: _ItemTask) -> ItemResult:
 
 def _delete_rejected_stage(task: _ItemTask) -> ItemResult:
     storage = task.storages.open(parse_repository(task.attempt.parsed(operations.RecordOperation).repository))
-    if storage.rejects(task.stage_id):
+    if storage.records.rejects(task.stage_id):
         storage.delete(task.stage_id, task.attempt)
         return storage.records.delete(RecordId.of(RecordKind.REJECTED_STAGE, task.attempt.item), task.attempt)
     if storage.has_stage(task.stage_id):

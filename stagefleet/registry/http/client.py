@@ -202,7 +202,7 @@ class HttpClient:
             and asked <= self.longest_wait_seconds
         ):
             # A pause that a registry asks for holds for all calls, even if this one is not repeated.
-            self._host_pauses.begin(call.host, asked, error.status_text)
+            self._host_pauses.begin(call.host, asked, error.cause[1])
         if (
             (error.status not in _RETRIED and not is_stale)
             or isinstance(error, errors.ManifestRefusedError)
