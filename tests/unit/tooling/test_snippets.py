@@ -177,3 +177,4 @@ def test_what_a_command_prints_may_differ_in_ids_and_figures_alone():
     )
     assert shown[:1] == not_printed(shown[:1], "run 00ffee001122 failed: 3 stages (3 copied), 600 B in 0.4 s")
     assert shown[1:] == not_printed(shown, "run 00ffee001122 succeeded: 3 stages (3 copied), 6 kB in 0.4 s")
+    assert [] == not_printed(["2026-11-29T07:05:02+00:00  run"], "2026-12-01T23:59:08+00:00    run")
