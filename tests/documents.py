@@ -130,7 +130,8 @@ def transcript(text: str) -> list[tuple[str, list[str]]]:
 
 _ANY = re.compile(
     r"(?P<elision>\.\.\.)|(?P<time>\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)|"
-    r"(?P<hex>\b(?=[0-9a-f]*[0-9])[0-9a-f]{4,}\b)|(?P<unit>\b[0-9][0-9.,]* [kMGT]?B\b)|(?P<figure>\b[0-9][0-9.,]*)|(?P<space>\s+)"
+    r"(?P<hex>\b(?=[0-9a-f]*[0-9])[0-9a-f]{4,}\b)|(?P<unit>\b[0-9][0-9.,]* [kMGT]?B\b)|"
+    r"(?P<figure>\b[0-9][0-9.,]*)|(?P<space>\s+)"
 )
 _MEANT = {
     "elision": ".*",
