@@ -39,10 +39,11 @@ class RequestThreads:
         helpers = [self.start(batch.run) for _ in range(min(self._count, len(calls) - 1))]
         try:
             batch.run()
-        finally:
-            for helper in helpers:
-                if not helper.cancel():  # else no thread was free
-                    helper.exception()
+            _await_all(helpers)
+        except BaseException as error:  # an interrupt of this thread
+            batch.fail(error)
+            _await_all(helpers)
+            raise
         if batch.error is not None:
             raise batch.error
 
@@ -54,6 +55,12 @@ class RequestThreads:
             none = Future[None]()
             none.cancel()
             return none
+
+
+def _await_all(helpers: Sequence[Future[None]]) -> None:
+    for helper in helpers:
+        if not helper.cancel():  # else no thread was free
+            helper.exception()
 
 
 class _Batch:
@@ -72,14 +79,15 @@ class _Batch:
                 try:
                     call(self._lease)
                 except BaseException as error:  # noqa: BLE001 - raised by `run`, in the thread of the caller
-                    self._fail(error)
+                    self.fail(error)
 
-    def _next(self) -> Call | None:
-        with self._lock:
-            return self._calls.popleft() if self._calls else None
-
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Begin no more calls, and end the lease of those under way."""
         with self._lock:
             self.error = self.error or error
             self._calls.clear()
         self._lease.end()
+
+    def _next(self) -> Call | None:
+        with self._lock:
+            return self._calls.popleft() if self._calls else None

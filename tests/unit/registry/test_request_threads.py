@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from contextlib import nullcontext
@@ -177,6 +179,29 @@ def test_an_interrupt_of_the_caller_ends_the_other_calls(threads):
     with pytest.raises(KeyboardInterrupt):
         threads.run([call, call], NO_LEASE)
     assert 1 == len(ends)
+
+
+def test_an_interrupt_of_a_caller_that_waits_ends_the_other_calls(threads):
+    main, ends = threading.main_thread(), list[int]()
+
+    def call(_lease):
+        if threading.current_thread() is main:
+            return waiting.wait(20)
+        waiting.set()
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            pause(20, current_lease())
+        finally:
+            ends.append(1)
+
+    waiting, before = threading.Event(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.run([call, call], NO_LEASE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [1] == ends
 
 
 def test_context_variables_of_the_caller_hold_in_every_call(threads):
