@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from threading import Lock
 from types import MappingProxyType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 from stagefleet.credentials import DockerConfig
 from stagefleet.errors import RegistryError, StagefleetError
-from stagefleet.leases import NO_LEASE, Lease, current_lease
+from stagefleet.leases import NO_LEASE, ChildLease, Lease, current_lease, under_lease
 from stagefleet.names import Repository
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
@@ -48,6 +50,9 @@ class Api:
         self._settings = settings
         self._config = config
         self.threads = RequestThreads(settings.worker.request_threads)
+        self._lock = Lock()
+        self._opening = Counter[str]()  # connections, by host
+        self._opening_lease = ChildLease(NO_LEASE)
         self._transport = Transport(settings, headers=headers)
         self._http_client = HttpClient(
             self._transport, Authorizer(config, self._transport.send), config.origin, settings
@@ -65,17 +70,30 @@ class Api:
 
     def close(self) -> None:
         """Close all connections."""
+        self._opening_lease.end()
         self.threads.close()
         self._transport.close()
 
     def prepare(self, host: str, connections: int) -> None:
-        """Open connections in the background until so many are idle; a failure is left to the requests."""
+        """Open connections in the background until so many are idle; a failure is left to the requests.
+
+        A silent host takes half of the threads at most.
+        """
 
         def open_one(opening: Callable[[], None]) -> None:
-            with suppress(StagefleetError, OSError):
-                opening()
+            try:
+                with under_lease(self._opening_lease), suppress(StagefleetError, OSError):
+                    opening()
+            finally:
+                with self._lock:
+                    self._opening[host] -= 1
 
-        for opening in self._transport.prepare(base_url(host, self._settings), connections):
+        openings = self._transport.prepare(base_url(host, self._settings), connections)
+        with self._lock:
+            most = max(self._settings.worker.request_threads // 2, 1)
+            openings = openings[: max(most - self._opening[host], 0)]
+            self._opening[host] += len(openings)
+        for opening in openings:
             self.threads.start(partial(open_one, opening))
 
     def _url(self, repository: Repository, path: str) -> str:

@@ -145,7 +145,9 @@ class Transport:
 
     def _open(self, url: str, opening: Callable[[], None]) -> None:
         seconds = self._settings.http.connect_timeout_seconds
-        deadline = Deadline(urlsplit(url).netloc, connect_seconds=seconds, phase_seconds=seconds)
+        deadline = Deadline(
+            urlsplit(url).netloc, connect_seconds=seconds, phase_seconds=seconds, lease=current_lease()
+        )
         with map_http_errors(url), bounding(deadline):
             opening()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -122,6 +124,36 @@ def test_a_server_that_is_down_is_left_to_the_requests(client):
         host = f"127.0.0.1:{taken.getsockname()[1]}"
     client.prepare(host, 2)
     client.threads.run([lambda _: None], NO_LEASE)
+
+
+@pytest.fixture
+def silent():
+    """A host that answers no attempt to connect: the backlog of its listener is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            with suppress(BlockingIOError):
+                waiting.connect(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_silent_host_leaves_threads_for_the_requests_of_others(silent, client):
+    for _ in range(16):
+        client.prepare(silent, 2)
+    together = threading.Barrier(5)
+    client.threads.run([lambda _: together.wait(3)] * 5, NO_LEASE)
+
+
+def test_nobody_waits_for_connections_that_are_no_longer_needed(silent, client):
+    client.prepare(silent, 2)
+    began = time.monotonic()
+    client.close()
+    client.threads._pool.shutdown()
+    assert time.monotonic() - began < client._settings.http.connect_timeout_seconds / 2
 
 
 def test_a_tls_session_is_resumed(tmp_path):
