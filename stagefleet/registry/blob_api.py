@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,11 +42,15 @@ _ASK_EVERY = 8
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload session that a registry has opened; the content of the blob goes to `url`."""
+    """An upload session that a registry has opened; the content of the blob goes to `url`.
+
+    If it `came_with_content`, that should have been ignored, and may not have been.
+    """
 
     repository: Repository
     digest: Digest
     url: str = field(repr=False)  # it may hold a signature
+    came_with_content: bool = False
 
 
 class BlobApi(Api):
@@ -59,6 +64,7 @@ class BlobApi(Api):
         super().__init__(settings, **options)
         self._unmountable: set[tuple[Repository, Repository]] = set()
         self._missed: dict[tuple[Repository, Repository], int] = {}
+        self._refused_bytes: dict[str, int] = {}  # of the smallest whole blob that a registry refused
         self.whole_blob_hosts: set[str] = set()
         self._chunks = ChunkSizes(settings)
 
@@ -199,7 +205,8 @@ class BlobApi(Api):
             answer_seconds=answer_seconds,
         )
         response, _ = self._http_client.read(request)
-        return self._upload_of(response, repository, digest)
+        upload = self._upload_of(response, repository, digest)
+        return upload and replace(upload, came_with_content=True)
 
     def _upload_of(
         self, response: requests.Response, repository: Repository, digest: Digest
@@ -249,6 +256,7 @@ class BlobApi(Api):
             mount_from == destination
             and destination.host in self.whole_blob_hosts
             and descriptor.size <= _WHOLE_BYTES
+            and descriptor.size < self._refused_bytes.get(destination.host, math.inf)
             and missed >= _MISSES
             and missed % _ASK_EVERY
         )
@@ -256,7 +264,7 @@ class BlobApi(Api):
             if mount_from is None or missed >= _MISSES:
                 source.open_early(lambda: BlobStream(open_source, self.threads, lease))
             if is_whole:
-                upload = self._post_source(source, destination, descriptor.digest, lease)
+                upload = self._post_source(source, destination, descriptor, lease)
             else:
                 upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
             if mount_from is not None:
@@ -268,22 +276,25 @@ class BlobApi(Api):
         return descriptor.size if is_whole or upload is not None else 0
 
     def _post_source(
-        self, source: UploadSource, destination: Repository, digest: Digest, lease: Lease
+        self, source: UploadSource, destination: Repository, blob: Descriptor, lease: Lease
     ) -> Upload | None:
         """Send a blob with one POST; if the registry does not take it, return an upload."""
         try:
             with source.one_try():
                 upload = self.post_blob(
                     destination,
-                    digest,
+                    blob.digest,
                     source.open,
                     lease=lease,
                     answer_seconds=self._settings.http.upload_timeout_seconds,
                 )
         except SourceError as error:
             raise error.cause from None
-        except (errors.RegistryError, errors.RegistryUnreachableError):
-            upload = self.begin_upload(destination, digest, mount_from=None, lease=lease)
+        except (errors.RegistryError, errors.RegistryUnreachableError) as error:
+            upload = self.begin_upload(destination, blob.digest, mount_from=None, lease=lease)
+            if not error.retryable:
+                self._refused_bytes[destination.host] = blob.size
+            return upload
         if upload is not None:
             self.whole_blob_hosts.discard(destination.host)
         return upload
@@ -295,7 +306,7 @@ class BlobApi(Api):
         """Send a blob; after a failure start again with a new upload.
 
         Not every registry can resume an interrupted upload (distribution 2.8 drops it), and one that the
-        destination has dropped (404) has to start again.
+        destination has dropped (404), or in which it has kept the content of a POST, has to start again.
         """
         http = self._settings.http
         failures, budget = 0, WaitBudget.of(upload.repository.host, self._http_client.longest_wait_seconds)
@@ -312,18 +323,10 @@ class BlobApi(Api):
                     return None
                 upload = fresh
                 continue
-            except (
-                errors.RegistryUnreachableError,
-                errors.RegistryUnavailableError,
-                errors.RateLimitedError,
-                errors.NotFoundError,
-            ) as error:
+            except (errors.RegistryUnreachableError, errors.RegistryError) as error:
+                is_gone = upload.came_with_content or isinstance(error, errors.NotFoundError)
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
-                if (
-                    failures >= http.retries
-                    or not (error.retryable or isinstance(error, errors.NotFoundError))
-                    or not budget.allows(asked)
-                ):
+                if failures >= http.retries or not (error.retryable or is_gone) or not budget.allows(asked):
                     raise
                 cause = error.cause
             self._http_client.pause(asked + backoff_seconds(http, failures), lease, cause)

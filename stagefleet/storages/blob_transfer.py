@@ -13,6 +13,7 @@ from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
 from stagefleet.errors import (
     BrokenStageError,
+    ForbiddenError,
     NotFoundError,
     RegistryError,
     RegistryUnreachableError,
@@ -207,7 +208,7 @@ class BlobTransfer:
                     self._client.post_blob(self._destination, blob.digest, lambda: content, lease=lease)
                 )
             except RegistryError as error:
-                if error.retryable:
+                if error.retryable or isinstance(error, ForbiddenError):  # it is of this repository
                     raise
                 return False
             return uploads[0] is None

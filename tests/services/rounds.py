@@ -62,6 +62,8 @@ class FarRegistry:
         blobs: By digest.
         accepted: Connections that were accepted.
         takes_whole_blobs: Whether a POST may bring a blob ("Single POST").
+        most_whole_bytes: The largest blob that a POST may bring; a larger one is refused.
+        keeps_content: Whether the content of a POST counts as the beginning of the upload that it begins.
         on_request: Called with each request, as "METHOD NAME"; it may wait, and may return another answer.
     """
 
@@ -70,6 +72,8 @@ class FarRegistry:
         self.blobs: dict[str, bytes] = {}
         self.accepted = 0
         self.takes_whole_blobs = takes_whole_blobs
+        self.most_whole_bytes = 1 << 40
+        self.keeps_content = False
         self.on_request: Callable[[str], Answer | None] = lambda _: None
         self._rounds = rounds
         outer = self
@@ -166,6 +170,11 @@ class FarRegistry:
     def _answer_upload(self, method: str, path: str, query: dict[str, str], body: bytes) -> Answer:
         if query.get("mount") in self.blobs:
             return 201, {}, b""
+        if method == "POST" and len(body) > self.most_whole_bytes:
+            return 413, {}, b""
         if method == "POST" and not (self.takes_whole_blobs and "digest" in query):
-            return 202, {"Location": f"{path}session"}, b""
+            kept = "-kept" if body and self.keeps_content else ""
+            return 202, {"Location": f"{path}session{kept}"}, b""
+        if path.endswith("-kept"):
+            return 400, {}, b""
         return 201, {"Docker-Content-Digest": self.push(body)}, b""
