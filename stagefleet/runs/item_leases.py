@@ -70,13 +70,14 @@ class ItemLease(RenewedLease):
     def waiting(self, seconds: float, host: str, text: str) -> Iterator[None]:
         reason = WaitReason(host=host, text=text)
         longest = self._renewer.longest_pause_seconds
-        if self._waited_seconds >= longest:
-            raise errors.WaitTooLongError(
-                f"this attempt has waited {self._waited_seconds:.0f} s, and would wait {seconds:.0f} s more "
-                f"{reason}: an item waits {longest:g} s at most in one attempt (runs.longest_pause_seconds)",
-                retry_after_seconds=seconds,
-            )
         with self._waits_lock:
+            waited = self._waited_seconds + (time.monotonic() - self._wait_began_at if self._waits else 0)
+            if waited >= longest:
+                raise errors.WaitTooLongError(
+                    f"this attempt has waited {waited:.0f} s, and would wait {seconds:.0f} s more {reason}: "
+                    f"an item waits {longest:g} s at most in one attempt (runs.longest_pause_seconds)",
+                    retry_after_seconds=seconds,
+                )
             self._waits += 1
             if self._waits == 1:
                 self._wait_began_at = time.monotonic()

@@ -57,6 +57,23 @@ def test_the_waits_of_one_attempt_add_up_to_the_longest_pause(lease, monkeypatch
     assert 60 == caught.value.retry_after_seconds
 
 
+def test_waits_side_by_side_that_never_end_together_are_bounded_too(lease, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("stagefleet.runs.item_leases.time.monotonic", lambda: now[0])
+    first, second = (waiting(lease, 60, "r.test", "429") for _ in range(2))
+    first.__enter__()
+    now[0] = 60
+    second.__enter__()
+    first.__exit__(None, None, None)
+    now[0] = 120
+    with (
+        pytest.raises(WaitTooLongError, match="waited 120 s"),
+        waiting(lease, 60, "r.test", "429"),
+    ):
+        pytest.fail("it waits no more")
+    second.__exit__(None, None, None)
+
+
 def test_a_ledger_that_is_away_ends_no_wait(ledger, lease, monkeypatch):
     """R7: to tell of a wait is a courtesy: the wait goes on without it."""
 
