@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -236,7 +236,8 @@ class MemoryRegistries(RegistryClient):
         if upload is None:
             return 0
         await_turn()
-        content = open_source().read()
+        with closing(open_source()) as source:
+            content = b"".join(iter(source.read, b""))
         self.upload_bytes(upload, content, lease=lease)
         return len(content)
 
