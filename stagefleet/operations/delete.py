@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import StorageAddress
@@ -21,6 +21,8 @@ from stagefleet.operations.base import (
 )
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from stagefleet.stage_lists import StageIdList, StageNames
+
+_ALL_PERCENT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class PruneOperation(DeleteOperation):
     """Delete stages that a source no longer has, after a copy from there; one that it has by then stays.
 
     Attributes:
-        max_percent: The largest part of the repository's stages that may go.
+        max_percent: The largest part of the repository's stages that may go, from 0 to 100.
     """
 
     name: ClassVar[str] = "prune_stage"
@@ -107,7 +109,14 @@ class PruneOperation(DeleteOperation):
     writes: ClassVar[str] = "repository"
 
     source: RepositoryText
-    max_percent: float = Field(default=10.0, ge=0, le=100)
+    max_percent: float = 10.0
+
+    @field_validator("max_percent")
+    @classmethod
+    def _check_percent(cls, value: float) -> float:
+        if not 0 <= value <= _ALL_PERCENT:
+            raise UsageError(f"--max-percent (max_percent) is {value:g}: give a number from 0 to 100")
+        return value
 
     def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
         """Plan the stages that the source's tag list lacks.
@@ -121,7 +130,7 @@ class PruneOperation(DeleteOperation):
         if not kept:
             raise UsageError(f"{self.source} lists no stages: all of {self.repository} would be deleted")
         gone, _ = there.split(kept)
-        if len(gone) * 100 > self.max_percent * len(there):
+        if len(gone) * _ALL_PERCENT > self.max_percent * len(there):
             raise PruneLimitError(
                 f"{len(gone):,} of the {len(there):,} stages of {self.repository} are not in {self.source}, "
                 f"more than {self.max_percent:g} %: none is deleted; --max-percent (max_percent) allows more"

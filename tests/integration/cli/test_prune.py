@@ -103,6 +103,7 @@ def test_a_detached_mirror_goes_on_alone_and_its_key_finds_it(command, source, d
         ((stage_id_of("both 1"),), "stages that are named"),
         (("--missing-ok",), "--missing-ok"),
         (("--host", "one"), "--host"),
+        (("--max-percent", "101"), "--max-percent (max_percent) is 101"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(command, source, destination, stages, tags, arguments, told):

@@ -171,3 +171,10 @@ def test_the_fleet_calls_for_the_outcomes_of_both_runs(fleet):
     told = [call for call in fleet.remote_calls if call.target == "https://ci.test/told"]
     assert 40 == len(told)
     assert 2 == sum(call.target == "https://ci.test/done" for call in fleet.remote_calls)
+
+
+@pytest.mark.parametrize("percent", [-1, 100.5, float("nan"), float("inf")])
+def test_what_is_no_percentage_is_refused(fleet, percent):
+    for mirror in (project(fleet).plan_mirror, project(fleet).start_mirror):
+        with pytest.raises(UsageError, match=r"max_percent. is .*: give a number"):
+            mirror(DESTINATION, max_percent=percent)
