@@ -103,7 +103,9 @@ class OciLayout:
         found = digest_of(raw, digest.algorithm)
         if found != digest:
             raise errors.DigestMismatchError(
-                f"{self._path} has other content for {digest}: {found}; copy it again", found=str(found)
+                f"{self._path} has other content for {digest}: {found}; delete the stage there, "
+                "and copy it again",
+                found=str(found),
             )
         return Manifest.parse(raw, media_type, algorithm=digest.algorithm)
 
@@ -136,7 +138,7 @@ class OciLayout:
             file.close()
             raise errors.DigestMismatchError(
                 f"{self._path} has {file.size} bytes of {descriptor.digest}, its manifest says "
-                f"{descriptor.size}: copy it again"
+                f"{descriptor.size}: delete the stage there, and copy it again"
             )
         return LayoutBlob(self._path, file, descriptor, current_lease(lease), on_bytes)
 
@@ -270,7 +272,7 @@ class OciLayout:
 
     def _lacks(self, digest: Digest) -> errors.BrokenStageError:
         return errors.BrokenStageError(
-            f"{self._path} lacks the blob {digest} of the stage; copy it into the layout again"
+            f"{self._path} lacks the blob {digest} of the stage: delete the stage there, and copy it again"
         )
 
 
@@ -339,7 +341,8 @@ class LayoutBlob:
         is_short = bool(size) and not piece and self._left > 0
         if is_short or (self._left == 0 and self._hash.hexdigest() != self._descriptor.digest.hex):
             raise errors.DigestMismatchError(
-                f"{self._path} has other content for {self._descriptor.digest}: copy the stage into it again",
+                f"{self._path} has other content for {self._descriptor.digest}: delete the stage there, and "
+                "copy it again",
                 found="" if is_short else f"{self._descriptor.digest.algorithm}:{self._hash.hexdigest()}",
             )
         if self._on_bytes is not None:

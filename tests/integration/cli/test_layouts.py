@@ -76,7 +76,9 @@ def test_stages_of_a_layout_are_described_verified_and_deleted(command, source, 
     assert [] == [blob for blob in path.glob("blobs/*/*") if blob.is_file()]
 
 
-def test_a_layout_is_verified_blob_by_blob(command, source, stages, layout, tmp_path):
+def test_a_layout_is_verified_blob_by_blob_and_mended_by_a_new_copy(
+    command, source, stages, layout, tmp_path
+):
     assert 0 == command("copy", source, "oci:layout").code
     assert 0 == command("verify", "oci:layout").code
     one = next(iter(stages))
@@ -87,6 +89,10 @@ def test_a_layout_is_verified_blob_by_blob(command, source, stages, layout, tmp_
     assert 1 == broken.code
     failed = {told["item"]: told["error"]["type"] for told in broken.objects[:-1] if told["error"]}
     assert {one: "AlteredContentError"} == failed
+    assert "1 skipped" in command("copy", source, "oci:layout", one, "--verify").out
+    assert 0 == command("delete", "oci:layout", one).code
+    assert 0 == command("copy", source, "oci:layout", one).code
+    assert 0 == command("verify", "oci:layout", one).code
 
 
 def test_one_that_is_not_there_is_refused_unless_it_may_be(command, tmp_path):

@@ -138,7 +138,7 @@ def test_a_blob_that_is_missing_or_altered(layout, path):
             look(layer)
     file.unlink()
     assert not layout.has_blob(layer)
-    with pytest.raises(BrokenStageError, match="copy it into the layout again"):
+    with pytest.raises(BrokenStageError, match="delete the stage there, and copy it again"):
         layout.open_blob(layer)
 
 
