@@ -119,18 +119,20 @@ def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
     return document if document.get("os") and document.get("architecture") else None
 
 
-def diff_ids_in(config: bytes) -> list[str] | None:
-    """Return the diff ids in an image's configuration, as it spells them; None if it has none.
+def diff_ids_in(config: bytes) -> list[str]:
+    """Return the diff ids in an image's configuration, as it spells them; empty if it has none.
 
     Raises:
-        UnreadableContentError: It is no JSON object.
+        UnreadableContentError: It is no JSON object, or its diff ids are no list of text.
     """
     with _LARGE_CONFIG if len(config) > _LARGE_BYTES else nullcontext():
         document = _read_config(config)
         if document is None:
             raise UnreadableContentError("it is no JSON object")
-        named = _mapping(document.get("rootfs")).get("diff_ids")
-        return [_text(diff_id) for diff_id in named] if isinstance(named, list) else None
+        named = _mapping(document.get("rootfs")).get("diff_ids") or []  # Go writes an empty list as null
+        if not isinstance(named, list) or not all(map(_text, named)):
+            raise UnreadableContentError("its diff ids are no list of text")
+        return [_text(diff_id) for diff_id in named]
 
 
 def _names(address: StorageAddress, tag: str, manifest: Manifest) -> _Names:

@@ -258,8 +258,8 @@ class ContentVerification:
         with closing(storage.open_blob(blob, lease=self._lease)) as stream:
             found: list[str] | None = None
             if kind == "config":
-                found = diff_ids_in(b"".join(_pieces(stream)))
-                found = found and [diff_id[:_DIFF_ID_CHARACTERS] for diff_id in found]
+                named = diff_ids_in(b"".join(_pieces(stream)))
+                found = [diff_id[:_DIFF_ID_CHARACTERS] for diff_id in named]
             elif kind == "layer":
                 found = [str(diff_id_of(stream, blob.size, lease=self._lease))[:_DIFF_ID_CHARACTERS]]
             else:

@@ -48,6 +48,11 @@ def between(monkeypatch):
     return changes
 
 
+def naming(*layers):
+    """The configuration of an image."""
+    return {"rootfs": {"type": "layers", "diff_ids": [str(digest_of(layer)) for layer in layers]}}
+
+
 def image(fakes, number, *layers, diff_ids=None, **more):
     stage_id = fakes.stage(number)
     named = [str(digest_of(layer)) for layer in layers] if diff_ids is None else diff_ids
@@ -276,6 +281,27 @@ def test_a_config_is_held_against_the_layers(fakes, between):
     assert "it is no JSON object" in str(verify(fakes, stage_id).error)
 
 
+@pytest.mark.parametrize(
+    ("rootfs", "told"),
+    [
+        (None, "it names 0 diff ids for 1 layers"),
+        ({"type": "layers"}, "it names 0 diff ids for 1 layers"),
+        ({"type": "layers", "diff_ids": None}, "it names 0 diff ids for 1 layers"),
+        ({"type": "layers", "diff_ids": {}}, "it names 0 diff ids for 1 layers"),
+        ({"type": "layers", "diff_ids": "sha256:"}, "its diff ids are no list of text"),
+        ({"type": "layers", "diff_ids": [5]}, "its diff ids are no list of text"),
+        ({"type": "layers", "diff_ids": [""]}, "its diff ids are no list of text"),
+    ],
+)
+def test_a_config_of_an_image_names_its_layers(fakes, between, rootfs, told):
+    """OCI image specification 1.1, "Image Configuration": `rootfs` and `diff_ids` are required."""
+    stage_id = fakes.stage(1)
+    fakes.registries.push(fakes.source, str(stage_id), layers=(BASE,), config={"rootfs": rootfs})
+    error = verify(fakes, stage_id).error
+    assert isinstance(error, UnreadableContentError)
+    assert told in str(error)
+
+
 def test_an_artifact_has_content_of_any_kind(fakes, between):
     """No diff ids, no JSON, no archive: digests and sizes alone."""
     stage_id, config, layer = fakes.stage(1), b"{}", gzip.compress(OWN)[:-5]
@@ -301,7 +327,8 @@ def test_an_artifact_has_content_of_any_kind(fakes, between):
 def test_non_distributable_layers_may_be_absent(fakes, between, shallow):
     kind = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     stage_id = fakes.stage(1)
-    fakes.registries.push(fakes.source, str(stage_id), layers=(BASE,), mediaType=kind)
+    config = naming(BASE)
+    fakes.registries.push(fakes.source, str(stage_id), layers=(BASE,), config=config, mediaType=kind)
     assert [] == verify(fakes, stage_id, shallow=shallow).absent
     del blobs(fakes)[digest_of(BASE)]
     result = verify(fakes, stage_id, shallow=shallow, run_id="next")
@@ -311,7 +338,8 @@ def test_non_distributable_layers_may_be_absent(fakes, between, shallow):
 
 def test_members_of_an_index_are_verified_whatever_they_are(fakes, between):
     sound, broken, missing = (
-        fakes.registries.push(fakes.source, None, layers=(one,)) for one in (b"1", b"2", b"3")
+        fakes.registries.push(fakes.source, None, layers=(one,), config=naming(one))
+        for one in (b"1", b"2", b"3")
     )
     index = StageId(fakes.stage(1).digest)
     cache = (b"blob of a cache", OCI_LAYER)
