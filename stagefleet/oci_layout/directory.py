@@ -237,7 +237,8 @@ class _NewFile:
 
     def discard(self) -> None:
         """Delete the file, unless it got its name."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses what is left to write, and `write` said so
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
     def _finish(self) -> None:

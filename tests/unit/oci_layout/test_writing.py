@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import resource
 import stat
 import threading
 import time
@@ -194,6 +195,19 @@ def test_a_full_disk_is_told_in_one_line(layout, path, monkeypatch, number, text
         image("other").write(layout, "v2")
     assert "\n" not in str(caught.value)
     assert ["v1"] == list(layout.tags())
+    assert {"oci-layout", "index.json", "blobs"} == names_in(path)
+
+
+def test_what_a_full_disk_refuses_leaves_no_file(layout, path):
+    """The content fits into the buffer of a file, and is written when that is flushed or closed."""
+    image().write(layout, "v1")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(UsageError, match="file too large"):
+            image("other").write(layout, "v2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {"oci-layout", "index.json", "blobs"} == names_in(path)
 
 
