@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,21 +116,24 @@ class IndexReader:
 
 
 def index_entries(files: LayoutFiles) -> Iterator[IndexEntry]:
-    """Yield the entries of a layout's index.json; `ContentError` if that is no image index."""
+    """Yield the entries of a layout's index.json; `ContentError` if that is none, or missing."""
     with _opened(files) as file:
-        if file is not None:
-            yield from IndexReader(file)
+        yield from IndexReader(file)
 
 
 @contextmanager
-def _opened(files: LayoutFiles) -> Iterator[LayoutFile | None]:
-    with file_errors(files.path), files.open("index.json") or nullcontext() as file:
-        try:
-            yield file
-        except ValueError as error:
-            raise ContentError(
-                f"{files.path}: index.json cannot be read ({error}): copy the layout again"
-            ) from error
+def _opened(files: LayoutFiles) -> Iterator[LayoutFile]:
+    with file_errors(files.path):
+        file = files.open("index.json")
+        if file is None:
+            raise ContentError(f"{files.path} has no index.json, so it is no whole layout: copy it again")
+        with file:
+            try:
+                yield file
+            except ValueError as error:
+                raise ContentError(
+                    f"{files.path}: index.json cannot be read ({error}): copy the layout again"
+                ) from error
 
 
 _MOST_KNOWN = 100_000  # some 60 MB
@@ -141,8 +144,6 @@ _LAST: dict[tuple[int, ...], dict[str, Descriptor]] = {}
 def find_tag(files: LayoutFiles, tag: str) -> Descriptor | None:
     """Return the descriptor of a tag, of several the first that can be read; errors as of `index_entries`."""
     with _opened(files) as file:
-        if file is None:
-            return None
         if file.identity in _LAST:
             return _LAST[file.identity].get(tag)
         if not _mentions(file, tag.encode()):

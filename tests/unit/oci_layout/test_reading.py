@@ -79,10 +79,13 @@ def test_an_index_that_cannot_be_read_is_told(layout, path):
         list(layout.tags())
 
 
-def test_a_layout_without_its_index_has_no_tags(layout, path):
+def test_a_layout_without_its_index_is_not_taken_for_empty(layout, path):
+    """OCI image specification 1.1, "Image Layout": `index.json` is required."""
     image().write(layout, "v1")
     (path / "index.json").unlink()
-    assert [] == list(layout.tags())
+    for read in (lambda: list(layout.tags()), lambda: layout.resolve("v1"), lambda: layout.delete("v1")):
+        with pytest.raises(ContentError, match=r"/layout has no index.json, so it is no whole layout"):
+            read()
 
 
 def test_a_tag_that_is_not_there(layout):
