@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
-from stagefleet.leases import NO_LEASE, current_lease
+from stagefleet.leases import NO_LEASE, ChildLease, current_lease
 from stagefleet.registry.http.waits import pause
 from stagefleet.registry.threads import RequestThreads
 
@@ -138,6 +138,19 @@ def test_a_call_that_ends_by_an_error_lets_no_write_of_the_others_begin(threads)
     with pytest.raises(ValueError, match="refused"):
         threads.run([write, fail, write], NO_LEASE)
     assert [] == wrote
+
+
+def test_no_write_begins_after_an_error_that_came_while_its_lease_was_renewed():
+    class Lease:
+        def check(self):
+            return
+
+        def require(self, seconds):
+            child.end()
+
+    child = ChildLease(Lease())
+    with pytest.raises(ItemCancelledError):
+        child.require(15)
 
 
 def test_a_lease_that_is_lost_ends_all_calls(threads):

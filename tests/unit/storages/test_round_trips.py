@@ -8,6 +8,7 @@ import pytest
 
 from stagefleet.manifests import OCI_INDEX
 from stagefleet.names import StageId
+from tests.services.processes import wait_until
 
 STAGE_ID = StageId("a" * 56, 1700000000000)
 INDEX_ID = StageId("b" * 56)
@@ -86,3 +87,18 @@ def test_later_stages_open_no_connection(course):
     accepted = course.source.accepted, course.destination.accepted
     copy_stages(course, range(6, 12))
     assert accepted == (course.source.accepted, course.destination.accepted)
+
+
+def test_connections_to_the_destination_are_there_before_its_first_request(course):
+    course.rounds.quiet_seconds = 0
+    course.push(str(STAGE_ID), b"layer")
+    accepted = []
+
+    def on_request(request):
+        if request == f"GET {STAGE_ID}":
+            wait_until(lambda: course.destination.accepted > 1, "connections to the destination")
+            accepted.append(course.destination.accepted)
+
+    course.source.on_request = on_request
+    course.copy(STAGE_ID)
+    assert [2] == accepted
