@@ -13,7 +13,7 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
-from stagefleet.registry.blob_api import BlobApi
+from stagefleet.registry.blob_upload_api import BlobUploadApi
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.hosts import base_url
@@ -26,7 +26,7 @@ _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with m
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 
 
-class RegistryClient(BlobApi):
+class RegistryClient(BlobUploadApi):
     """Read and write tags, manifests and blobs; `Api` lists what all methods raise."""
 
     def __init__(self, settings: Settings, **options: Any) -> None:

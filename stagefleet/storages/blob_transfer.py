@@ -23,7 +23,7 @@ from stagefleet.leases import SLICE_SECONDS, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
-from stagefleet.registry.blob_api import Upload
+from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.threads import Call
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.storages.storage import ManifestStorage

@@ -13,8 +13,8 @@ from stagefleet.errors import ManifestRefusedError, NotFoundError, StagefleetErr
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry.blob_api import Upload
 from stagefleet.registry.blob_reader import BlobSource
+from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.threads import RequestThreads

@@ -21,7 +21,7 @@ from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UsageError
 from stagefleet.manifests import Manifest
 from stagefleet.names import Reference, Repository
-from stagefleet.registry.blob_api import Upload
+from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.error_mapping import map_body_errors
 from stagefleet.settings import HttpSettings, Settings

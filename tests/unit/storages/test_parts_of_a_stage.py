@@ -17,7 +17,7 @@ from stagefleet.errors import (
 )
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, StageId
-from stagefleet.registry import blob_api
+from stagefleet.registry import blob_upload_api
 from stagefleet.registry.blob_stream import BlobStream
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -162,7 +162,7 @@ def test_a_bounded_number_of_layers_is_in_memory(course, monkeypatch):
             with lock:
                 opened[0] -= 1
 
-    monkeypatch.setattr(blob_api, "BlobStream", Counted)
+    monkeypatch.setattr(blob_upload_api, "BlobStream", Counted)
     course.rounds.quiet_seconds = 0
     course.push(str(STAGE_ID), *(bytes([number]) * (CHUNK_BYTES + 1) for number in range(60)))
     course.copy(STAGE_ID)
