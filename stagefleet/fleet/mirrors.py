@@ -61,7 +61,7 @@ class MirrorStarter:
     ) -> Mirror:
         """Write the copy and the deletion, and start the copy; or find those under the key."""
         prune = _prune_of(copy, max_percent)
-        own = fingerprint(prune, [copy.name, str(copy.verify)])
+        own = fingerprint(prune, [copy.name, str(copy.verify), str(copy.foreign_layers)])
         found = None if key is None else self.chains.find(key, own)
         if found is not None:
             return Mirror(found, self._refusal(prune) if len(found) == 1 else None)

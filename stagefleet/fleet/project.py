@@ -214,10 +214,16 @@ class FleetProject:
     # Mirrors
 
     def plan_mirror(
-        self, destination: str | Repository, *, verify: bool = False, max_percent: float = 10.0
+        self,
+        destination: str | Repository,
+        *,
+        verify: bool = False,
+        foreign_layers: bool = False,
+        max_percent: float = 10.0,
     ) -> MirrorPlan:
         """Plan a mirror as `start_mirror` would start it; changes nothing, needs no Redis."""
-        return self._mirrors.plan(self._copy_into(destination, verify=verify), max_percent)
+        copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers)
+        return self._mirrors.plan(copy, max_percent)
 
     def start_mirror(
         self,
@@ -225,6 +231,7 @@ class FleetProject:
         callback: RemoteCallback | None = None,
         *,
         verify: bool = False,
+        foreign_layers: bool = False,
         max_percent: float = 10.0,
         parallel: int | None = None,
         idempotency_key: str | None = None,
@@ -237,6 +244,7 @@ class FleetProject:
         Args:
             callback: What the fleet calls for each outcome of both runs, and at the end of each.
             verify: Compare digests too, and copy again if they differ.
+            foreign_layers: Send layers, too, that are marked as to be had elsewhere.
             max_percent: The largest part of the destination's stages that may go; if there are more, the
                 mirror has a `refusal`, and none goes.
             idempotency_key: Calls with the same key start one mirror; another after one that failed.
@@ -246,13 +254,18 @@ class FleetProject:
             KeyConflictError: The key was used for other work.
             UnreachableError: Redis or a registry does not answer.
         """
-        copy = self._copy_into(destination, verify=verify)
+        copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers)
         limit = self.parallel if parallel is None else parallel
         return self._mirrors.start(copy, callback, max_percent, parallel=limit, key=idempotency_key)
 
-    def _copy_into(self, destination: str | Repository, *, verify: bool) -> CopyOperation:
+    def _copy_into(
+        self, destination: str | Repository, *, verify: bool, foreign_layers: bool
+    ) -> CopyOperation:
         return CopyOperation(
-            source=self.storages.primary, destination=parse_repository(destination), verify=verify
+            source=self.storages.primary,
+            destination=parse_repository(destination),
+            verify=verify,
+            foreign_layers=foreign_layers,
         )
 
     # Purges

@@ -3,8 +3,7 @@
 OCI distribution specification 1.1, "Listing Tags": a registry may return fewer tags than requested, and a
 `Link` to the next page if there is one. In practice some registries leave out that header and proxies strip
 it; registries have a maximum of their own, ignore `n`, `last` or both (distribution 2.8), or repeat a page.
-So a list is complete only if the registry said so, by a `Link` on the previous page and none on this one, or
-if one more page brings no new tag.
+So a list is complete only if a page with a `Link` led to one without, or if one more page brings no new tag.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ _MAX_DEPTH = 64
 _MAX_STRING_BYTES = 64 * 1024
 _TAGS_BYTES_AT_ONCE = 64 * 1024
 
-# Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
-# follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
+# Possessive, as the text is untrusted; behind single characters alone (Python before 3.11.5, cpython#106052).
 _TOKEN = re.compile(
     rb'[ \t\r\n]*+(?:("[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*")|([\[\]{}:,])|([-+.0-9A-Za-z]++))',
     re.DOTALL,
@@ -45,8 +43,8 @@ class MalformedPageError(ValueError):
 class TagPage:
     """The tags of one page, `{"name": "...", "tags": ["...", ...]}`; parses the body in chunks.
 
-    It takes about the memory of its tags: a million are 75 MB of JSON, and much more as objects. `size` are
-    the bytes read, `entries` those of any type; `first` can be a tag, `last` is any string.
+    It takes about the memory of its tags. `size` are the bytes read, `entries` those of any type; `first` can
+    be a tag, `last` is any string.
     """
 
     def __init__(self) -> None:
@@ -245,12 +243,11 @@ class TagList:
                 raise
             asked = None  # some refuse more than their own maximum
             page = self._get(self._url(asked))
-        first = page.tags
-        yield from self._take(first)
+        yield from self._take(page.tags)
         if page.following is not None:
             yield from self._follow(page)
-        elif first.entries:
-            yield from self._go_on(first, asked)
+        elif page.tags.entries:
+            yield from self._go_on(page.tags, asked)
 
     def _follow(self, page: Page) -> Iterator[str]:
         """Follow the registry's own links to the end of the list."""

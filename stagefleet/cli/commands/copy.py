@@ -34,6 +34,25 @@ FromProject = Annotated[
         help="Instead of SRC and DST: from a project's secondary storages into its primary.",
     ),
 ]
+Verify = Annotated[bool, typer.Option("--verify", help="Compare digests too, and copy again what differs.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Then delete from DST what SRC no longer has, if all was copied.")
+]
+MaxPercent = Annotated[
+    float | None,
+    typer.Option(
+        "--max-percent",
+        metavar="N",
+        help="With --prune: delete nothing if more of DST would go. Default: 10.",
+        show_default=False,
+    ),
+]
+ForeignLayers = Annotated[
+    bool,
+    typer.Option(
+        "--foreign-layers", help="Send layers, too, that are marked as to be had elsewhere (Windows)."
+    ),
+]
 
 
 @takes_run_options()
@@ -43,27 +62,10 @@ def copy_stages(
     stage_ids: opt.StageIdArguments = None,
     *,
     from_project: FromProject = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare digests too, and copy again what differs.")
-    ] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Then delete from DST what SRC no longer has, if all was copied.")
-    ] = False,
-    max_percent: Annotated[
-        float | None,
-        typer.Option(
-            "--max-percent",
-            metavar="N",
-            help="With --prune: delete nothing if more of DST would go. Default: 10.",
-            show_default=False,
-        ),
-    ] = None,
-    foreign_layers: Annotated[
-        bool,
-        typer.Option(
-            "--foreign-layers", help="Send layers, too, that are marked as to be had elsewhere (Windows)."
-        ),
-    ] = False,
+    verify: Verify = False,
+    prune: Prune = False,
+    max_percent: MaxPercent = None,
+    foreign_layers: ForeignLayers = False,
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
@@ -112,13 +114,19 @@ def _mirror(
     with options.open_fleet() as fleet:
         project = fleet.project(operation.source)
         if options.dry_run:
-            plan = project.plan_mirror(destination, verify=operation.verify, max_percent=max_percent)
+            plan = project.plan_mirror(
+                destination,
+                verify=operation.verify,
+                foreign_layers=operation.foreign_layers,
+                max_percent=max_percent,
+            )
             refusal = _print_plans(plan, options)
         else:
             mirror = project.start_mirror(
                 destination,
                 options.callback,
                 verify=operation.verify,
+                foreign_layers=operation.foreign_layers,
                 max_percent=max_percent,
                 parallel=options.parallel,
                 idempotency_key=options.idempotency_key,

@@ -82,3 +82,12 @@ def test_answers_that_name_no_layer_are_read_by_what_was_left_out(command, mirro
     assert 1 == copied.code
     assert "--foreign-layers" in copied.err
     assert 1 == sum(method == "PUT" and "/manifests/" in path for method, path, _ in front.requests)
+
+
+def test_a_mirror_sends_foreign_layers_where_asked(command, mirror):
+    registry, _, digest = mirror
+    for name, option, content in (("bare", [], None), ("whole", ["--foreign-layers"], CONTENT)):
+        copied = command("copy", f"{registry.host}/source", f"{registry.host}/{name}", "--prune", *option)
+        assert 0 == copied.code, copied.err
+        with ImageMaker(registry) as maker:
+            assert content == maker.blob(name, digest)
