@@ -39,8 +39,8 @@ def listed(result):
     return set(result.out.splitlines())
 
 
-def test_a_stage_goes_through_a_layout_and_a_tar_file_with_its_digest(
-    command, source, stages, registry, digests_in, tmp_path
+def test_a_stage_goes_to_another_registry_by_a_layout_and_a_tar_file_with_its_digest(
+    command, source, stages, make_registry, digests_in, tmp_path
 ):
     done = command("copy", source, "oci:layout")
     assert (0, "3 copied") == (done.code, done.out.partition("(")[2].partition(")")[0]), done.err
@@ -48,8 +48,9 @@ def test_a_stage_goes_through_a_layout_and_a_tar_file_with_its_digest(
     subprocess.run(["tar", "-cf", tmp_path / "layout.tar", "-C", tmp_path / "layout", "."], check=True)
     shutil.rmtree(tmp_path / "layout")
     assert set(stages) == listed(command("list", "oci:layout.tar"))
-    assert 0 == command("copy", "oci:layout.tar", f"{registry.host}/app/elsewhere").code
-    assert stages == digests_in(registry, "app/elsewhere")
+    other_registry = make_registry()
+    assert 0 == command("copy", "oci:layout.tar", f"{other_registry.host}/app/elsewhere").code
+    assert stages == digests_in(other_registry, "app/elsewhere")
 
 
 def test_what_is_there_is_skipped_and_verified_if_asked(command, source, stages):
