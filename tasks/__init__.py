@@ -1,1 +1,1 @@
-"""Celery tasks, one module per family."""
+"""Celery tasks: what a worker does for one item, a module for each in `operations`."""
