@@ -203,7 +203,11 @@ class LedgerHarness:
         return self.broker.snapshot()
 
     def forget_since(self, snapshot: Any) -> None:
+        """Restore a snapshot; it takes a millisecond at least, as failovers do: outcomes bear the time."""
+        until = time.time_ns() // 1_000_000 + 1
         self.broker.restore(snapshot)
+        while time.time_ns() // 1_000_000 <= until:
+            time.sleep(0)
 
     def staff(self, slots: int, *queues: str, name: str = "host:1", seconds: float = 1e6) -> None:
         """Let a worker listen."""
