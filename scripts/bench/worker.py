@@ -25,7 +25,7 @@ def main(kind: str) -> int:
     """Work until told to stop."""
     settings = load_settings()
     if kind == NOOP:
-        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda manager, job: ItemResult()})  # noqa: ARG005 - nothing is what it does
+        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda *_: ItemResult()})
     configure_logging(settings.log, worker=BARE)
     app = make_app(settings, [BARE])
     app.conf.broker_transport_options["ack_emulation"] = True  # as everybody else's Celery works on Redis

@@ -75,7 +75,7 @@ class RunChains:
         )
 
     def find(self, key: str, fingerprint: str) -> list[Run] | None:
-        """Return the last chain under a key; None if there is none that goes on or succeeded.
+        """Return the last chain under a key; None if there is none that goes on or succeeded as a whole.
 
         Raises:
             KeyConflictError: The key was used with other arguments.
@@ -86,7 +86,7 @@ class RunChains:
         if found is None or not self._is_submitted(found, fingerprint):
             return None
         runs = list(self.runs(found))
-        is_whole = bool(runs) and runs[-1].spec.next is None
+        is_whole = bool(runs) and runs[-1].spec.next is None and not runs[-1].spec.refusal
         if is_whole and all(run.state is RunState.SUCCEEDED for run in runs):
             self.notice(f"nothing was done now: all of it succeeded under this key, with run {found}")
         elif all(run.state.is_final for run in runs):

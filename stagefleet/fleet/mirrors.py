@@ -64,9 +64,11 @@ class MirrorStarter:
         own = fingerprint(prune, [copy.name, str(copy.verify), str(copy.foreign_layers)])
         found = None if key is None else self.chains.find(key, own)
         if found is not None:
-            return Mirror(found, self._refusal(prune) if len(found) == 1 else None)
+            reason = found[0].spec.refusal if found else ""
+            return Mirror(found, PruneLimitError(reason) if reason else None)
         plan = self.plan(copy, max_percent)
-        runs = [(self._spec(copy, callback, own, parallel=parallel, key=key), plan.copies)]
+        spec = self._spec(copy, callback, own, parallel=parallel, key=key)
+        runs = [(spec.model_copy(update={"refusal": str(plan.refusal or "")}), plan.copies)]
         if plan.deletions:
             runs.append((self._spec(prune, callback, own, parallel=parallel, key=key), plan.deletions))
         return Mirror(self.chains.start(runs, if_succeeded=True), plan.refusal)
@@ -83,10 +85,6 @@ class MirrorStarter:
         run = RunArguments(parallel=parallel, idempotency_key=key)
         spec, _ = self.plans.prepare(operation, None, callback, run)
         return spec.model_copy(update={"fingerprint": own_fingerprint})
-
-    def _refusal(self, prune: PruneOperation) -> PruneLimitError | None:
-        """Say again why a mirror under a key deleted nothing."""
-        return _plan_deletions(prune, self.reader.plan_storages())[1]
 
 
 def _prune_of(copy: CopyOperation, max_percent: float) -> PruneOperation:

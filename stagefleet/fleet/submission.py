@@ -353,6 +353,7 @@ def spec_of_retry(
         "fingerprint": "",
         "parent": old.id,
         "group": "",
+        "refusal": "",
         "next": None,
         "follows": False,
     }

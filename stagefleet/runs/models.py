@@ -231,6 +231,7 @@ class RunSpec(BaseModel):
         group: The group of the purge that it deletes.
         next: The run that the fleet starts when this one has ended, unless it was cancelled.
         follows: True if it is the next one of another run, which is written after it.
+        refusal: Why the run that was to follow it was not written; "" if none was refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
@@ -249,6 +250,7 @@ class RunSpec(BaseModel):
     group: str = Field(default="", exclude_if=lambda name: not name)
     next: NextRun | None = Field(default=None, exclude_if=lambda following: following is None)
     follows: bool = Field(default=False, exclude_if=lambda follows: not follows)
+    refusal: str = Field(default="", exclude_if=lambda reason: not reason)
 
     @property
     def is_called_back(self) -> bool:

@@ -158,11 +158,32 @@ def test_a_mirror_that_did_not_succeed_is_begun_again_under_its_key(fleet):
     assert sorted(KEPT + NEW) == listed(fleet)
 
 
-def test_a_refusal_is_told_again_under_the_same_key(fleet):
-    follow(fleet, project(fleet).start_mirror(DESTINATION, max_percent=1, idempotency_key="nightly"))
-    assert (
-        project(fleet).start_mirror(DESTINATION, max_percent=1, idempotency_key="nightly").refusal is not None
-    )
+def mirror_under_key(fleet):
+    return project(fleet).start_mirror(DESTINATION, max_percent=4, idempotency_key="nightly")
+
+
+def test_a_refusal_is_told_again_under_the_same_key_while_the_copy_goes_on(fleet):
+    first = mirror_under_key(fleet)
+    fleet.add_stages(SOURCE, OLD)  # now none would go; the mirror under the key has been refused all the same
+    again = mirror_under_key(fleet)
+    assert [run.id for run in first.runs] == [run.id for run in again.runs]
+    assert "2 of the 30 stages" in str(first.refusal)
+    assert str(first.refusal) == str(again.refusal)
+
+
+def test_a_mirror_that_was_refused_is_begun_again_under_its_key(fleet, notices):
+    first = mirror_under_key(fleet)
+    assert [RunState.SUCCEEDED] == follow(fleet, first)
+    refused_again = mirror_under_key(fleet)
+    assert first.runs[0].id != refused_again.runs[0].id
+    assert refused_again.refusal is not None
+    follow(fleet, refused_again)
+    fleet.add_stages(SOURCE, OLD[:1])
+    allowed = mirror_under_key(fleet)
+    assert allowed.refusal is None
+    assert [RunState.SUCCEEDED, RunState.SUCCEEDED] == follow(fleet, allowed)
+    assert sorted(OLD[:1] + KEPT + NEW) == listed(fleet)
+    assert not any("nothing was done now" in notice for notice in notices)
 
 
 def test_the_fleet_calls_for_the_outcomes_of_both_runs(fleet):
