@@ -99,6 +99,8 @@ class StartArguments(TypedDict, total=False):
         host: The host of the engine, if an engine takes part; as of the operation if None.
         request: The message that asks for the run, for the task `start_run`: the fleet publishes it again if
             this process dies before the start.
+        enqueue: Leave the plan to a worker, which takes the `request` from its queue: this process needs no
+            registry. The run is returned while it is being submitted.
     """
 
     parallel: int | None
@@ -107,6 +109,7 @@ class StartArguments(TypedDict, total=False):
     beside: tuple[StorageAddress, ...]
     host: str | None
     request: str
+    enqueue: bool
 
 
 class RunArguments(StartArguments, total=False):

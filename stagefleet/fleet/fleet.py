@@ -140,7 +140,8 @@ class Fleet:
         """
         spec, make_plan = self._plans.prepare(operation, items, on_outcome, run)
         detach, request = run.get("detach", False), run.get("request", "")
-        return self._submitter.submit(spec, make_plan, on_outcome, detach=detach, request=request)
+        submit = self._submitter.enqueue if run.get("enqueue") else self._submitter.submit
+        return submit(spec, make_plan, on_outcome, detach=detach, request=request)
 
     def start(
         self,

@@ -111,8 +111,11 @@ class RunRequest:
             raise UsageError("hosts: this is work on a host, and any worker may take it: name the hosts")
         return operation
 
-    def start(self, fleet: Fleet, key: str, message: str) -> Run:
-        """Start the run; `key` serves for a request without one, and `message` asks for it again."""
+    def start(self, fleet: Fleet, key: str, message: str, *, enqueue: bool = False) -> Run:
+        """Start the run; `key` serves for a request without one, and `message` asks for it again.
+
+        With `enqueue` a worker plans it, see `StartArguments`.
+        """
         project = None if self.project is None else fleet.project(self.project)
         operation = self.build(None if project is None else project.storages)
         if self.run.all_hosts:
@@ -126,6 +129,7 @@ class RunRequest:
             idempotency_key=key if own_key is None else own_key,
             missing_ok=self.run.missing_ok,
             request=message,
+            enqueue=enqueue,
         )
 
 

@@ -182,6 +182,22 @@ class RunSubmitter:
                 self._notice(f"Redis has forgotten run {submission.run_id}, as after a failover: begun again")
         raise AssertionError  # the last submission returns or raises
 
+    def enqueue(
+        self,
+        spec: models.RunSpec,
+        make_plan: Callable[[], Plan],
+        on_outcome: OutcomeCallback,
+        *,
+        detach: bool,
+        request: str = "",
+    ) -> models.Run:
+        """Open a run and leave its plan to the worker that takes the request, or find the run of its key."""
+        del make_plan, on_outcome
+        if not (request and spec.key and detach):
+            raise errors.UsageError("a worker plans a detached run: hand in its request and its key")
+        ledger = self._connections.ledger
+        return ledger.run(ledger.open(spec, request=request, enqueue=True).run_id)
+
 
 def _open(open_run: Callable[[], models.Submission], ledger: Ledger) -> models.Submission:
     """Open the run; wait while another client is submitting it.

@@ -136,13 +136,15 @@ class SubmitterLedger(Protocol):
         again: models.Submission | None = None,
         request: str = "",
         replaces: str = "",
+        enqueue: bool = False,
     ) -> models.Submission:
         """Open a run, or find the one under the spec's key.
 
         `again` is this client's own submission, of which the ledger has lost something. If that run is still
         being submitted, it is emptied, to be submitted again from its first item. `request` is the message
-        that asks for the run: the sweep publishes it again if this client vanishes before the start. Of an
-        ended run that it `replaces` it takes the key, and continues nothing.
+        that asks for the run: the sweep publishes it again if this client vanishes before the start. With
+        `enqueue` it is published at once: the worker that takes it plans and starts the run, this client
+        does not. Of an ended run that it `replaces` it takes the key, and continues nothing.
 
         Raises:
             KeyConflictError: The key was used with another fingerprint.

@@ -59,6 +59,7 @@ class RedisLedger(RedisRuns):
         again: models.Submission | None = None,
         request: str = "",
         replaces: str = "",
+        enqueue: bool = False,
     ) -> models.Submission:
         settings = self._settings
         kind, run, token, previous = self.scripts.call(
@@ -86,6 +87,7 @@ class RedisLedger(RedisRuns):
             replaces,
             "1" if spec.follows else "",
             "" if spec.next is None else spec.next.run_id,
+            "1" if enqueue else "",
         )
         if kind == b"conflict":
             raise ledger.key_conflict(spec.key, run.decode())

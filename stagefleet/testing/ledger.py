@@ -67,12 +67,16 @@ class MemoryLedger:
         again: models.Submission | None = None,
         request: str = "",
         replaces: str = "",
+        enqueue: bool = False,
     ) -> models.Submission:
         with self._runs.step() as now:
             submission = self._open(spec, again, replaces, now)
             record = self._runs.records[submission.run_id]
             if request and submission.token == record.token:
                 record.request = request
+                if enqueue:
+                    record.submitter_until = record.requested_at = now
+                    self._runs.broker.append(memory_runs.Message(record.id, -2))
             return submission
 
     def _open(

@@ -219,9 +219,9 @@ class LedgerHarness:
     def open(self, **fields: Any) -> Submission:
         return self.ledger.open(self.spec(**fields))
 
-    def open_on_request(self, key: str = "k", **fields: Any) -> Submission:
+    def open_on_request(self, key: str = "k", *, enqueue: bool = False, **fields: Any) -> Submission:
         """A run that a task has opened for somebody who asked for it."""
-        return self.ledger.open(self.spec(key=key, **fields), request=request_under(key))
+        return self.ledger.open(self.spec(key=key, **fields), request=request_under(key), enqueue=enqueue)
 
     def submit(self, items: Sequence[str], decided: Sequence[Outcome] = (), **fields: Any) -> str:
         """A started run; its id."""

@@ -15,6 +15,57 @@ def lose_the_submitter(harness: LedgerHarness) -> None:
     harness.advance(LEASE_SECONDS + 1)
 
 
+class TestARequestThatAWorkerPlans:
+    def test_the_run_is_there_at_once_and_the_worker_that_takes_the_request_plans_it(
+        self, harness: LedgerHarness
+    ):
+        asked = harness.open_on_request(enqueue=True)
+        assert RunState.SUBMITTING is harness.ledger.run(asked.run_id).state
+        assert [(asked.run_id, REQUEST)] == [
+            (message.run_id, message.index) for message in harness.messages()
+        ]
+        harness.drop_messages()
+
+        planned = harness.open_on_request()
+        assert (asked.run_id, SubmissionKind.NEW) == (planned.run_id, planned.kind)
+        harness.ledger.append(planned, ["a"])
+        harness.ledger.start(planned)
+        assert 1 == harness.work_off()
+        assert SubmissionKind.SUCCEEDED is harness.open_on_request(enqueue=True).kind
+        assert [] == harness.indexes()
+
+    def test_a_repeat_starts_nothing_where_a_worker_is_planning(self, harness: LedgerHarness):
+        harness.open_on_request(enqueue=True)
+        planning = harness.open_on_request()
+        harness.drop_messages()
+
+        again = harness.open_on_request(enqueue=True)
+        assert (planning.run_id, SubmissionKind.ATTACHED) == (again.run_id, again.kind)
+        assert [] == harness.indexes()
+        harness.ledger.append(planning, ["a"])  # it is still its submitter
+
+    def test_a_request_that_is_lost_is_published_again_after_a_lease(self, harness: LedgerHarness):
+        harness.ledger.sweep()
+        harness.open_on_request(enqueue=True)
+        harness.drop_messages()
+        assert 0 == harness.ledger.sweep()
+        lose_the_submitter(harness)
+        assert 1 == harness.ledger.sweep()
+        assert [REQUEST] == harness.indexes()
+
+    def test_the_leftovers_of_a_failed_run_are_asked_for_under_its_key(self, harness: LedgerHarness):
+        failed = harness.open_on_request()
+        harness.ledger.append(failed, ["a"])
+        harness.ledger.start(failed)
+        harness.ledger.cancel(failed.run_id)
+        harness.drop_messages()
+
+        again = harness.open_on_request(enqueue=True)
+        assert SubmissionKind.CONTINUED is again.kind
+        assert [REQUEST] == harness.indexes()
+        assert failed.run_id != again.run_id
+
+
 class TestASubmitterThatVanishes:
     def test_its_request_is_published_once_a_lease(self, harness: LedgerHarness):
         run_id = harness.open_on_request().run_id

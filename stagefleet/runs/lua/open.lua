@@ -5,12 +5,19 @@
 --       run and token of this client's own submission of which data was lost ('' for none),
 --       message that asks for the run ('' for none), which the sweep publishes if its submitter vanishes,
 --       ended run whose key this one takes ('' for none), '1' if it starts when another one has ended ('' if not),
---       run that starts when this one has ended ('' for none)
+--       run that starts when this one has ended ('' for none),
+--       '1' to publish the request now, and leave the plan to the worker that takes it ('' if the caller plans)
 -- Returns kind, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
-local own_run, own_token, request, replaces, waits, following = unpack(ARGV, 20, 25)
+local own_run, own_token, request, replaces, waits, following, enqueues = unpack(ARGV, 20, 26)
 local kind, previous = 'new', ''
+
+-- The run has no submitter now: whoever takes the request may plan it at once. The sweep replaces a lost one.
+local function enqueue_request(asked)
+  redis.call('HSET', key(asked), 'submitter_until', now, 'requested_ms', now)
+  redis.call('LPUSH', P .. 'mq:coordinate', request)
+end
 
 -- Start the same run again from its first item: its submitter died, or is this client, which knows more of it than
 -- the ledger does.
@@ -18,6 +25,7 @@ local function take_over(old, parent)
   empty(old)
   redis.call('HSET', key(old), 'submitter_until', now + lease, 'coordinator_until', now + lease)
   if request ~= '' then redis.call('HSET', key(old), 'request', request) end
+  if enqueues == '1' then enqueue_request(old) end
   return { parent == '' and 'new' or 'continued', old, raise_number(old, 'token', ARGV[19]), parent }
 end
 
@@ -67,4 +75,5 @@ end
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)
+if enqueues == '1' then enqueue_request(run) end
 return { kind, run, raise_number(run, 'token', ARGV[19]), previous }
