@@ -29,7 +29,7 @@ from stagefleet.settings import EngineSettings
 
 _NO_IMAGE = "<none>:<none>"
 _SHOWN_CHARACTERS = 500
-_PATIENCE = 30  # times the time-out, for engines that write an archive to disk before its first byte
+_EXPORT_TIMEOUTS = 30  # time-outs that an engine has, which writes an archive to disk before its first byte
 
 
 class _PatientClient(docker.APIClient):
@@ -153,7 +153,7 @@ class Engine:
     @contextmanager
     def export(self, name: str) -> Iterator[Any]:
         """Open the archive of an image for reading, in the format of `docker save`."""
-        api, seconds = self._api, _PATIENCE * self._settings.timeout_seconds
+        api, seconds = self._api, _EXPORT_TIMEOUTS * self._settings.timeout_seconds
         url = f"{api.base_url}/v{api.api_version}/images/{name}/get"
         with map_engine_errors(self.address, name), api.get(url, stream=True, timeout=seconds) as response:
             self._check(response, name)

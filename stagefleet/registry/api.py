@@ -64,7 +64,7 @@ class Api:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def afresh(self) -> Self:
+    def reopened(self) -> Self:
         """Create a client with its own connections and logins that bypasses caches on the way. Close it."""
         return type(self)(self._settings, config=self._config, headers=_UNCACHED)
 

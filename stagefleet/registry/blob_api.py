@@ -14,8 +14,8 @@ from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api
 from stagefleet.registry.blob_reader import BlobReader, check_length
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.client import backoff_seconds
 from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody
+from stagefleet.registry.http.waits import backoff_seconds
 
 _BLOB_BYTES = 8 * 1024 * 1024
 
@@ -48,19 +48,21 @@ class BlobApi(Api):
         with self.open_blob(repository, descriptor, lease=lease, seconds=seconds) as reader:
             return b"".join(iter(reader.read, b""))
 
-    def has_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> bool:
+    def has_blob(
+        self, repository: Repository, digest: Digest, *, size: int | None = None, lease: Lease = NO_LEASE
+    ) -> bool:
         """Ask by one HEAD if a registry lists a blob; its content may still be missing.
 
         Raises:
-            DigestMismatchError: It lists it with another size.
+            DigestMismatchError: It lists it with another size than `size`.
         """
-        url = self._url(repository, f"blobs/{descriptor.digest}")
+        url, subject = self._url(repository, f"blobs/{digest}"), f"blob {digest} of {repository}"
         try:
-            subject = f"blob {descriptor.digest} of {repository}"
             response, _ = self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
         except errors.NotFoundError:
             return False
-        check_length(response, descriptor.size, descriptor.digest)
+        if size is not None:
+            check_length(response, size, digest)
         return True
 
     def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:
@@ -117,15 +119,6 @@ class BlobApi(Api):
             return self._http_client.open(request)
 
         def pause(breaks: int) -> None:
-            self._http_client.pause(backoff_seconds(self._settings.http, breaks - 1), lease)
+            self._http_client.pause(backoff_seconds(self._settings.http, breaks), lease)
 
         return BlobReader(open_blob, descriptor, lease=lease, pause=pause, seconds=seconds, on_bytes=on_bytes)
-
-    def _lists(self, repository: Repository, digest: Digest, lease: Lease) -> bool:
-        """Ask if a registry lists a blob whose size does not matter."""
-        url, subject = self._url(repository, f"blobs/{digest}"), f"blob {digest} of {repository}"
-        try:
-            self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
-        except errors.NotFoundError:
-            return False
-        return True

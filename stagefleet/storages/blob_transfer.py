@@ -11,22 +11,16 @@ from threading import Event, Lock
 
 from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
-from stagefleet.errors import (
-    BrokenStageError,
-    ForbiddenError,
-    NotFoundError,
-    RegistryError,
-    RegistryUnreachableError,
-    StagefleetError,
-)
+from stagefleet.errors import ForbiddenError, RegistryError, RegistryUnreachableError, StagefleetError
 from stagefleet.leases import SLICE_SECONDS, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
 from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.threads import Call
+from stagefleet.registry.upload_facts import WHOLE_CONFIG_BYTES
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
-from stagefleet.storages.storage import ManifestStorage
+from stagefleet.storages.storage import ManifestStorage, requiring_blob
 
 _OWNER_BYTES = 8
 _LONGEST_WAIT_SECONDS = 300.0
@@ -34,7 +28,6 @@ _RENEWAL_SECONDS = 8.0
 _TELL_SECONDS = 0.25  # others may wait for sent blobs; a report for several is cheaper
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
-_WHOLE_BYTES = 64 * 1024  # a registry that does not want it may have to read it all the same
 _WHOLE_SECONDS = 24 * 3600.0
 _LEARN_SECONDS = 2.0
 
@@ -152,10 +145,15 @@ class BlobTransfer:
             self._contents[config.descriptor.digest] = content
         self._may_send.set()
 
-    def _await_config(self, lease: Lease) -> None:
+    def _wait_for_config(self, lease: Lease) -> None:
         """Wait until the configuration was read; an error of that ends the lease."""
         while not self._may_send.wait(SLICE_SECONDS):
             lease.check()
+
+    def _read_config(self, blob: Descriptor, lease: Lease) -> bytes | None:
+        """Return the configuration once it was read; None if it is too large for that."""
+        self._wait_for_config(lease)
+        return self._contents.get(blob.digest)
 
     def _send_one(self, blob: Descriptor, send: Callable[[Lease], int], lease: Lease) -> None:
         lease.check()
@@ -169,49 +167,48 @@ class BlobTransfer:
             self._tell()
 
     def _send_config(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> int:
-        if mount_from == self._destination and blob.size <= _WHOLE_BYTES:
-            is_sent, upload = self._post_config(blob, lease)
-        else:
-            is_sent, upload = False, None
-        if not is_sent and upload is None:
-            upload = self._client.begin_upload(
-                self._destination, blob.digest, mount_from=mount_from, lease=lease
-            )
-            if upload is None:
-                return 0
-        self._await_config(lease)
-        content = self._contents.get(blob.digest)
+        """Send the configuration: with one POST if it is small, else asked for while it is still read."""
+        posted: list[Upload | None] = []
+        if mount_from == self._destination and blob.size <= WHOLE_CONFIG_BYTES:
+            posted = self._post_config(blob, lease)
+        upload = (
+            posted[0]
+            if posted
+            else self._client.begin_upload(self._destination, blob.digest, mount_from=mount_from, lease=lease)
+        )
+        if upload is None:
+            return blob.size if posted else 0
+        content = self._read_config(blob, lease)
         if content is None:  # too large to be read, which no image's is
             return self._send_layer(blob, None, lease)
-        if upload is not None:
-            self._client.upload_bytes(upload, content, lease=lease)
+        self._client.upload_bytes(upload, content, lease=lease)
         return len(content)
 
-    def _post_config(self, blob: Descriptor, lease: Lease) -> tuple[bool, Upload | None]:
-        """Send a configuration with one POST if the registry takes it so.
+    def _post_config(self, blob: Descriptor, lease: Lease) -> list[Upload | None]:
+        """Send a configuration with one POST, unless the registry is known not to take it so.
 
-        The fleet learns that once a registry, and for some time, from a blob that has to be sent anyway (OCI
-        distribution specification 1.1, "Single POST").
+        The fleet learns that once a registry, and for some time, from a configuration that has to be sent
+        anyway (OCI distribution specification 1.1, "Single POST").
 
         Returns:
-            True if it was sent, and the upload that the registry has begun instead, if any.
+            As `RegistryClient.post_blob` in a list, if it was posted; else nothing.
         """
-        host, uploads = self._destination.host, list[Upload | None]()
+        host, posted = self._destination.host, list[Upload | None]()
 
         def post() -> bool:
-            self._await_config(lease)
-            content = self._contents.get(blob.digest)
+            """Return True if the registry takes it, False if it begins an upload or refuses for good."""
+            content = self._read_config(blob, lease)
             if content is None:
                 raise _UnreadConfigError
             try:
-                uploads.append(
+                posted.append(
                     self._client.post_blob(self._destination, blob.digest, lambda: content, lease=lease)
                 )
             except RegistryError as error:
                 if error.retryable or isinstance(error, ForbiddenError):  # it is of this repository
                     raise
                 return False
-            return uploads[0] is None
+            return posted == [None]
 
         key = f"takes whole blobs {host}"
         try:
@@ -223,31 +220,25 @@ class BlobTransfer:
                 wait_seconds=_LEARN_SECONDS,
                 lease=lease,
             )
-            if takes_whole and not uploads and not post():
+            if takes_whole and not posted and not post():  # another worker has learnt it
                 takes_whole = False
                 self._shared_state.forget_value(FLEET_NAMESPACE, key)
         except (_UnreadConfigError, RegistryError, RegistryUnreachableError):
-            return False, None  # beginning an upload has its retries
+            return []  # beginning an upload has its retries
         if takes_whole:
-            self._client.whole_blob_hosts.add(host)
-        return uploads == [None], uploads[0] if uploads else None
+            self._client.upload_facts.note_whole_taken(host)
+        return posted
 
     def _send_layer(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> int:
-        try:
+        with requiring_blob(self._source, blob):
             return self._client.upload_blob(
                 self._destination,
                 blob,
                 lambda: self._source.open_blob(blob, lease=current_lease(), on_bytes=self._renew),
                 mount_from=mount_from,
                 lease=lease,
-                await_turn=partial(self._await_config, lease),
+                await_turn=partial(self._wait_for_config, lease),
             )
-        except NotFoundError as error:
-            if error.method != "GET" or error.repository != str(self._source.address):
-                raise
-            raise BrokenStageError(
-                f"{self._source.address} lacks the blob {blob.digest} of the stage; build it again"
-            ) from error
 
     def _tell(self) -> None:
         """Report sent blobs to the shared state."""

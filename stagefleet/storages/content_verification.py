@@ -177,7 +177,7 @@ class ContentVerification:
 
     def _confirm(self, manifest: Manifest) -> None:
         """Raise if the stage was deleted or replaced meanwhile, which may take its blobs along."""
-        with self._storage.afresh() as storage:
+        with self._storage.reopened() as storage:
             if storage.find_digest(self._stage_id) != manifest.digest:
                 raise errors.StorageStateChangedError(
                     f"stage {self._stage_id} was replaced while it was verified"
@@ -275,7 +275,7 @@ class ContentVerification:
         if seen.fault in {"", Fault.UNREADABLE}:
             return seen
         pause(SECOND_LOOK_SECONDS, self._lease, "", f"before a second look at {part}")
-        with self._storage.afresh() as storage:
+        with self._storage.reopened() as storage:
             again = self._look(lambda: look(storage))
         if again.fault and again != seen:
             raise errors.TruncatedError(

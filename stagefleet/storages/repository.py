@@ -101,7 +101,7 @@ class RegistryStorage(ManifestStorage):
         return self._client.fetch_manifest(Reference.of(self.address, digest))
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        return self._client.has_blob(self.address, descriptor)
+        return self._client.has_blob(self.address, descriptor.digest, size=descriptor.size)
 
     def open_blob(
         self,
@@ -116,8 +116,8 @@ class RegistryStorage(ManifestStorage):
         return self._client.fetch_blob(self.address, descriptor)
 
     @contextmanager
-    def afresh(self) -> Iterator[RegistryStorage]:
-        with self._client.afresh() as client:
+    def reopened(self) -> Iterator[RegistryStorage]:
+        with self._client.reopened() as client:
             yield RegistryStorage(self._storages, self.address, client)
 
     def known(self, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:

@@ -64,14 +64,14 @@ class StageVerification:
         `members` are those of an index to read; empty for one image. A failed read proves nothing about the
         stage, and is raised, as is `StageNotFoundError`.
         """
-        with self._client.afresh() as client:
+        with self._client.reopened() as client:
             manifest = self._manifest(client)
             defect = self._first_defect(client, manifest, members)
         if defect is None:
             return None
         what = f"before a second look at {self._repository.tagged(str(self._stage_id))}"
         pause(SECOND_LOOK_SECONDS, self._lease, self._repository.host, what)
-        with self._client.afresh() as client:
+        with self._client.reopened() as client:
             if self._manifest(client).digest != manifest.digest:
                 return None
             look = self._look_at_member if defect.content.digest == defect.member else self._look_at_blob
@@ -108,7 +108,7 @@ class StageVerification:
     def _seems_there(self, client: RegistryClient, blob: Descriptor) -> bool:
         """Ask for a blob by HEAD; the answer only decides which blob is read first."""
         with suppress(errors.RegistryError, errors.DigestMismatchError):
-            return client.has_blob(self._repository, blob)
+            return client.has_blob(self._repository, blob.digest, size=blob.size)
         return True
 
     def _look_at_blob(self, client: RegistryClient, blob: Descriptor) -> str | None:
@@ -137,7 +137,7 @@ def _blobs(manifest: Manifest) -> Iterator[Descriptor]:
     yield from {blob.digest: blob for blob in named if blob.is_distributable}.values()
 
 
-# Choice of a stage's images for a fetch, by the requested platforms.
+# Selection of a stage's images for a fetch, by the requested platforms.
 
 _MOST_PLATFORMS = 100
 """Most images of one fetch; Go knows some 50 platforms."""
@@ -156,7 +156,7 @@ class PlatformImage:
 
 
 def choose_images(
-    storage: RegistryStorage, stage_id: StageId, choice: PlatformSelection, own: Platform
+    storage: RegistryStorage, stage_id: StageId, selection: PlatformSelection, own: Platform
 ) -> list[tuple[Platform, PlatformImage]]:
     """Choose the requested images, each with its requested platform.
 
@@ -169,7 +169,7 @@ def choose_images(
         StageNotFoundError: The repository does not have the stage.
     """
     images = _images(storage, stage_id)
-    wanted: Sequence[Platform] = choice.named or sorted(
+    wanted: Sequence[Platform] = selection.named or sorted(
         {image.platform or own for image in images if image.platform is None or image.platform.os == own.os}
     )
     if not wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
@@ -147,7 +147,7 @@ class ManifestStorage(Storage):
     def fetch_blob(self, descriptor: Descriptor) -> bytes:
         """Fetch a small blob and verify it."""
 
-    def afresh(self) -> AbstractContextManager[ManifestStorage]:
+    def reopened(self) -> AbstractContextManager[ManifestStorage]:
         """Open the storage once more, over connections of its own and past every cache on the way."""
         return nullcontext(self)
 
@@ -165,6 +165,19 @@ class ManifestStorage(Storage):
         from stagefleet.storages.content_verification import ContentVerification  # noqa: PLC0415 - only workers verify
 
         return ContentVerification(self, stage_id, attempt, shared_state, shallow=shallow).execute()
+
+
+@contextmanager
+def requiring_blob(storage: ManifestStorage, blob: Descriptor) -> Iterator[None]:
+    """Raise `BrokenStageError` where the block finds that a storage lacks a blob of one of its stages."""
+    try:
+        yield
+    except errors.NotFoundError as error:
+        if error.method != "GET" or error.repository != str(storage.address):
+            raise
+        raise errors.BrokenStageError(
+            f"{storage.address} lacks the blob {blob.digest} of the stage; build it again"
+        ) from error
 
 
 # Reader for one stage: members and configurations, with limits for number and size.

@@ -21,7 +21,7 @@ from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage
 from stagefleet.storages.oci_layout import LayoutStorage
 from stagefleet.storages.repository import RegistryStorage
-from stagefleet.storages.storage import ManifestStorage, StageReader
+from stagefleet.storages.storage import ManifestStorage, StageReader, requiring_blob
 from stagefleet.storages.storages import Storages
 
 
@@ -173,10 +173,10 @@ class StageCopy:
         if not named and (error.missing or not foreign):
             return
         layer = (named or foreign)[0]
-        place = f" of {host_of(layer.urls[0])}" if layer.urls else ""
+        origin = f" of {host_of(layer.urls[0])}" if layer.urls else ""
         advice = "" if self._foreign_layers else "send such layers with --foreign-layers, or "
         raise errors.RegistryError(
-            f"{error}: {target} has the foreign layer {layer.digest}{place}, which the registry does not "
+            f"{error}: {target} has the foreign layer {layer.digest}{origin}, which the registry does not "
             f"take: {advice}allow its address there (distribution: validation.manifests.urls.allow)",
             method="PUT",
             repository=str(self._destination),
@@ -307,13 +307,9 @@ def _write_parts(
     for blob in blobs:
         if not is_sent(blob):
             continue
-        try:
-            with closing(reader.storage.open_blob(blob, lease=lease)) as content:
-                written += directory.write_blob(blob, content)
-        except errors.NotFoundError as error:
-            raise errors.BrokenStageError(
-                f"{reader.storage.address} lacks the blob {blob.digest} of the stage; build it again"
-            ) from error
+        storage = reader.storage
+        with requiring_blob(storage, blob), closing(storage.open_blob(blob, lease=lease)) as content:
+            written += directory.write_blob(blob, content)
     return written
 
 

@@ -92,7 +92,7 @@ class MemoryRegistries(RegistryClient):
     def close(self) -> None:
         """Do nothing: there are no connections."""
 
-    def afresh(self) -> AbstractContextManager[MemoryRegistries]:  # type: ignore[override]  # nothing to close
+    def reopened(self) -> AbstractContextManager[MemoryRegistries]:  # type: ignore[override]  # nothing to close
         return nullcontext(self)
 
     def prepare(self, host: str, connections: int) -> None:
@@ -153,9 +153,12 @@ class MemoryRegistries(RegistryClient):
         del stored.manifests[manifest.digest]
         stored.tags = {tag: digest for tag, digest in stored.tags.items() if digest != manifest.digest}
 
-    def has_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> bool:
+    def has_blob(
+        self, repository: Repository, digest: Digest, *, size: int | None = None, lease: Lease = NO_LEASE
+    ) -> bool:
+        del size
         current_lease(lease).check()
-        return descriptor.digest in self.stored(repository).blobs
+        return digest in self.stored(repository).blobs
 
     def fetch_blob(
         self,

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 import requests
 
 from stagefleet import errors
-from stagefleet.backoff import Backoff, jittered
+from stagefleet.backoff import jittered
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.error_mapping import PASSING, map_body_errors, map_error
 from stagefleet.registry.http.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all
 from stagefleet.registry.http.transport import Body, Transport
-from stagefleet.registry.http.waits import HostPauses, RetryReporter, WaitBudget, pause, span_text
-from stagefleet.settings import HttpSettings, Settings
+from stagefleet.registry.http.waits import HostPauses, Retries, RetryReporter, pause, span_text
+from stagefleet.settings import Settings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
@@ -125,44 +125,39 @@ class HttpClient:
             RegistryUnreachableError: The registry did not answer at any attempt.
             CredentialsError: The registry refuses the login.
         """
+        began_at, retries = time.monotonic(), Retries(self._http, call.host, self.longest_wait_seconds)
         problem: errors.RegistryError | errors.RegistryUnreachableError
-        failures, began_at = 0, time.monotonic()
-        budget = WaitBudget.of(call.host, self.longest_wait_seconds)
         with under_lease(call.lease), map_body_errors(call.method, call.host, call.repository, call.subject):
             while True:
-                self._await_host(call, budget)
+                self._await_host(call, retries)
                 if call.precheck is not None:
                     call = replace(call, send_by=call.precheck())
                 try:
-                    response = self._authorized(call)
+                    response = self._send_with_login(call)
                     if response.status_code in call.expected:
                         return finish(response)
                 except errors.CertificateError:
                     raise
                 except errors.DeadlineMissedError as error:
-                    if failures >= self._most_retries(call, error):
-                        raise
-                    failures += 1
-                    continue  # check again
+                    retries.next_pause_seconds(error, self._most_retries(call, error))
+                    continue  # `precheck` decides again, at once
                 except (
                     errors.RegistryUnreachableError,
                     errors.RegistryUnavailableError,
                     errors.RateLimitedError,
                 ) as error:
-                    # A token server's refusals raise; its pause does not apply to the registry.
-                    asked = getattr(error, "retry_after_seconds", None) or 0.0
-                    if failures >= self._most_retries(call, error) or not budget.allows(asked):
-                        raise
-                    wait, problem = asked + backoff_seconds(self._http, failures), error
+                    problem = error  # also a token server's, whose pause does not apply to the registry
                 else:
-                    refusal = map_error(response, call.method, call.repository, call.subject)
-                    is_stale = not failures and self._may_be_stale(call, response)
-                    wait = self._wait_seconds(call, refusal, failures, budget, is_stale=is_stale)
-                    problem = refusal
-                failures += 1
+                    problem = self._passing_refusal(call, response, is_first=not retries.failures)
                 limit = self._most_retries(call, problem)
+                wait = retries.next_pause_seconds(problem, limit)
                 self._reporter.report(
-                    problem, call.host, began_at=began_at, pause_seconds=wait, failures=failures, limit=limit
+                    problem,
+                    call.host,
+                    began_at=began_at,
+                    pause_seconds=wait,
+                    failures=retries.failures,
+                    limit=limit,
                 )
                 self.pause(wait, call.lease, problem.cause)
 
@@ -185,16 +180,11 @@ class HttpClient:
             and origin_of(response.url) != origin_of(call.url)
         )
 
-    def _wait_seconds(
-        self,
-        call: ApiRequest,
-        error: errors.RegistryError,
-        failures: int,
-        budget: WaitBudget,
-        *,
-        is_stale: bool,
-    ) -> float:
-        """Return the pause before the next attempt; raise the error if there is none."""
+    def _passing_refusal(
+        self, call: ApiRequest, response: requests.Response, *, is_first: bool
+    ) -> errors.RegistryError:
+        """Return the error of an unexpected status that a repetition may mend; raise any other."""
+        error = map_error(response, call.method, call.repository, call.subject)
         asked = error.retry_after_seconds
         if (
             isinstance(error, errors.RateLimitedError)
@@ -203,22 +193,17 @@ class HttpClient:
         ):
             # A pause that a registry asks for holds for all calls, even if this one is not repeated.
             self._host_pauses.begin(call.host, asked, error.cause[1])
-        if (
-            (error.status not in _RETRIED and not is_stale)
-            or isinstance(error, errors.ManifestRefusedError)
-            or failures >= self._most_retries(call, error)
-            or not budget.allows(asked or 0.0)
-        ):
+        is_stale = is_first and self._may_be_stale(call, response)
+        if isinstance(error, errors.ManifestRefusedError) or not (error.status in _RETRIED or is_stale):
             raise error
-        wait = backoff_seconds(self._http, failures)
-        return wait if asked is None else asked + jittered(min(1.0, wait), share=0)
+        return error
 
-    def _await_host(self, call: ApiRequest, budget: WaitBudget) -> None:
+    def _await_host(self, call: ApiRequest, retries: Retries) -> None:
         """Wait out a pause that the host asked of another call, within this call's limit."""
         wait, text = self._host_pauses.left(call.host)
         if wait <= 0:
             return
-        if not budget.allows(wait):
+        if not retries.allows_wait(wait):
             raise call.error(
                 f"{call.subject}: {call.host} asks to wait again and again ({text}), "
                 f"for another {span_text(wait)}",
@@ -232,39 +217,58 @@ class HttpClient:
         """Wait, unless the lease ends it; `cause` as `StagefleetError.cause`, for the run's observers."""
         pause(seconds, current_lease(lease), *cause, sleep=self._sleep)
 
-    def _authorized(self, call: ApiRequest) -> requests.Response:
+    def _send_with_login(self, call: ApiRequest) -> requests.Response:
         """Send the request, and once or twice again with the login that it turns out to need.
 
         Only the registry's own origin gets the login, and only its challenge is answered. A 401 from the
         target of a redirect, of an upload's `Location` or of a `Link` is final.
         """
-        is_for_own = is_own = origin_of(call.url) == self._origin_of(call)
-        header = self._authorizer.header(call.host, call.scopes) if is_own else None
+        is_for_own = origin_of(call.url) == self._origin_of(call)
+        header = self._authorizer.header(call.host, call.scopes) if is_for_own else None
+        response, is_own = self._redirected(call, header)
         for _ in range(_MOST_LOGINS):
-            response, is_own = self._redirected(call, header)
-            if header is None and is_for_own and self._wants_login(call, response):
-                response.close()
-                header = self._authorizer.header(call.host, call.scopes)
-                continue
-            if header is not None and is_own and response.status_code in _OVER:
-                renewed = self._authorizer.renew(call.host, call.scopes, header)
-                if renewed is not None:
-                    read_all(response, _ERROR_BYTES)
-                    header = renewed
-                    continue
-            challenge = response.headers.get("WWW-Authenticate")
-            if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
+            better = self._next_login(call, response, header, is_for_own=is_for_own, is_own=is_own)
+            if better is None:
                 break
-            lacks_rights = header is not None and 'error="insufficient_scope"' in challenge
-            if lacks_rights and not self._authorizer.names_more(call.host, challenge, call.scopes):
-                break
-            read_all(response, _ERROR_BYTES)
-            header = self._authorizer.answer(call.host, challenge, call.scopes, header)
-        else:
+            header = better
             response, is_own = self._redirected(call, header)
         if response.status_code == _UNAUTHORIZED:
             raise self._refusal(call, response, is_own=is_own)
         return response
+
+    def _next_login(
+        self,
+        call: ApiRequest,
+        response: requests.Response,
+        sent: str | None,
+        *,
+        is_for_own: bool,
+        is_own: bool,
+    ) -> str | None:
+        """Return the login with which to repeat a request; None if its response stands.
+
+        In turn: the login of a registry that hides what it has from strangers, a password that has been
+        changed since, and what a challenge asks for. `sent` is the header that the request had.
+        """
+        header: str | None = None
+        if sent is None and is_for_own and self._wants_login(call, response):
+            header = self._authorizer.header(call.host, call.scopes)
+            if header is not None:
+                response.close()  # it may be a blob
+                return header
+        if sent is not None and is_own and response.status_code in _OVER:
+            header = self._authorizer.renew(call.host, call.scopes, sent)
+            if header is not None:
+                read_all(response, _ERROR_BYTES)
+                return header
+        challenge = response.headers.get("WWW-Authenticate")
+        if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
+            return None
+        lacks_rights = sent is not None and 'error="insufficient_scope"' in challenge
+        if lacks_rights and not self._authorizer.names_more(call.host, challenge, call.scopes):
+            return None
+        read_all(response, _ERROR_BYTES)
+        return self._authorizer.answer(call.host, challenge, call.scopes, sent)
 
     def _wants_login(self, call: ApiRequest, response: requests.Response) -> bool:
         """Return True if an anonymous response has to be requested again with the login.
@@ -373,8 +377,3 @@ def read_content(response: requests.Response, call: ApiRequest, limit_bytes: int
         message = f"{call.subject}: {call.host} answered with more than {limit_bytes} bytes"
         raise call.error(message, status=response.status_code)
     return content
-
-
-def backoff_seconds(http: HttpSettings, failures: int) -> float:
-    """Return the pause after so many failures: it doubles, with jitter, up to a limit."""
-    return Backoff(http.backoff_seconds, http.backoff_limit_seconds).pause_seconds(failures + 1)

@@ -12,8 +12,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
-from stagefleet.backoff import Backoff
-from stagefleet.errors import DeadlineMissedError, RateLimitedError, RegistryError, RegistryUnreachableError
+from stagefleet.backoff import Backoff, jittered
+from stagefleet.errors import (
+    DeadlineMissedError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnreachableError,
+    StagefleetError,
+)
 from stagefleet.leases import NO_LEASE, SLICE_SECONDS, Lease, elapsed_seconds, waiting
 from stagefleet.logs import EventLogger
 from stagefleet.settings import HttpSettings
@@ -203,6 +209,37 @@ class WaitBudget:
             return False
         self.left_seconds -= seconds
         return True
+
+
+class Retries:
+    """Retries of one call: counts its failures, and says how long to pause before it is repeated.
+
+    Attributes:
+        failures: Attempts that failed so far.
+    """
+
+    def __init__(self, http: HttpSettings, host: str, longest_wait_seconds: float) -> None:
+        self.failures = 0
+        self._http = http
+        self._budget = WaitBudget.of(host, longest_wait_seconds)
+
+    def allows_wait(self, seconds: float) -> bool:
+        """Spend seconds that the host asks for; False if the call has waited long enough for it."""
+        return self._budget.allows(seconds)
+
+    def next_pause_seconds(self, error: StagefleetError, limit: int) -> float:
+        """Count a failure and return the pause before the next attempt; raise the error if there is none."""
+        asked: float | None = getattr(error, "retry_after_seconds", None)
+        if self.failures >= limit or not self._budget.allows(asked or 0.0):
+            raise error
+        self.failures += 1
+        wait = backoff_seconds(self._http, self.failures)
+        return wait if asked is None else asked + jittered(min(1.0, wait), share=0)
+
+
+def backoff_seconds(http: HttpSettings, failures: int) -> float:
+    """Return the pause after so many failures: it doubles, with jitter, up to a limit."""
+    return Backoff(http.backoff_seconds, http.backoff_limit_seconds).pause_seconds(failures)
 
 
 class HostPauses:

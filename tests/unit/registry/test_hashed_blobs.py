@@ -86,8 +86,8 @@ def test_a_cancelled_item_reads_no_further(serve, client, repository_at):
 
 def test_a_blob_that_the_registry_knows_is_told_by_one_head(serve, client, repository_at):
     registry = serve(lambda asked: RegistryResponse(200 if asked.method == "HEAD" else 500))
-    assert client.has_blob(repository_at(registry), BLOB)
-    assert not client.has_blob(repository_at(serve(lambda _: RegistryResponse(404))), BLOB)
+    assert client.has_blob(repository_at(registry), BLOB.digest)
+    assert not client.has_blob(repository_at(serve(lambda _: RegistryResponse(404))), BLOB.digest)
 
 
 def test_a_fresh_client_has_connections_of_its_own_and_asks_past_caches(serve, client, repository_at):
@@ -102,6 +102,6 @@ def test_a_fresh_client_has_connections_of_its_own_and_asks_past_caches(serve, c
     registry = serve(cache)
     with pytest.raises(NotFoundError):
         client.hash_blob(repository_at(registry), BLOB)
-    with client.afresh() as fresh:
+    with client.reopened() as fresh:
         assert BLOB.digest == fresh.hash_blob(repository_at(registry), BLOB)
     assert fresh._transport is not client._transport

@@ -86,7 +86,7 @@ METHODS = {
     "put_manifest": lambda client: client.put_manifest(TAG, MANIFEST),
     "delete_manifest": lambda client: client.delete_manifest(TAG),
     "fetch_blob": lambda client: client.fetch_blob(REPOSITORY, BLOB),
-    "has_blob": lambda client: client.has_blob(REPOSITORY, BLOB),
+    "has_blob": lambda client: client.has_blob(REPOSITORY, BLOB.digest, size=BLOB.size),
     "hash_blob": lambda client: client.hash_blob(REPOSITORY, BLOB),
     "begin_upload": lambda client: client.begin_upload(REPOSITORY, BLOB.digest, mount_from=OTHER),
     "upload_bytes": lambda client: client.upload_bytes(upload_url(client), CONTENT),

@@ -208,14 +208,14 @@ class FakeRegistries(MemoryRegistries):
         assert descriptor.size <= limit_bytes, "the client reads no more at once"
         return super().fetch_blob(repository, descriptor, lease=lease)
 
-    def afresh(self):
+    def reopened(self):
         """As a client on connections of its own; `fresh` counts them."""
         self.fresh += 1
-        return super().afresh()
+        return super().reopened()
 
-    def has_blob(self, repository, descriptor, *, lease=NO_LEASE):
-        self.reads.append(("has", str(descriptor.digest)))
-        return super().has_blob(repository, descriptor, lease=lease)
+    def has_blob(self, repository, digest, *, size=None, lease=NO_LEASE):
+        self.reads.append(("has", str(digest)))
+        return super().has_blob(repository, digest, size=size, lease=lease)
 
     def hash_blob(self, repository, descriptor, *, lease=NO_LEASE):
         return digest_of(self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size))
