@@ -45,10 +45,9 @@ WHOLE_MODULES = ("stagefleet.errors", "stagefleet.settings")
 
 RETURNED = {
     "stagefleet.fleet.callbacks": ("StartArguments", "RunArguments"),
+    "stagefleet.fleet.chains": ("Mirror", "MirrorPlan", "PurgedGroup"),
     "stagefleet.fleet.hosts": ("FleetHosts", "PinnedStages"),
-    "stagefleet.fleet.mirrors": ("Mirror", "MirrorPlan"),
     "stagefleet.fleet.project": ("FleetProject",),
-    "stagefleet.fleet.purge": ("PurgedGroup",),
     "stagefleet.fleet.reader": ("StorageState",),
     "stagefleet.fleet.records": ("FleetRecords",),
     "stagefleet.images": ("Platform",),

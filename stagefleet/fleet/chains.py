@@ -1,4 +1,4 @@
-"""Chains of runs: planned and written together, each starts when the one before has ended.
+"""Chains of runs, as mirrors and purges: planned and written together, each starts when the one before ended.
 
 All runs are written before the first one starts, the last one first: each names the one that the fleet starts
 when it has ended. So nobody has to wait for a chain, and whoever dies, it goes on.
@@ -6,19 +6,31 @@ when it has ended. So nobody has to wait for a chain, and whoever dies, it goes 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
 from stagefleet.connections import Connections
-from stagefleet.errors import RunNotFoundError, StagefleetError
-from stagefleet.fleet.submission import append_plan, check_key, submit
-from stagefleet.operations.base import Plan
+from stagefleet.errors import PruneLimitError, RunNotFoundError, StagefleetError
+from stagefleet.fleet.callbacks import RemoteCallback, RunArguments, callback_fields
+from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.submission import RunPlans, append_plan, check_key, submit
+from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, fingerprint, parse_repository
+from stagefleet.operations.catalog import parse_operation
+from stagefleet.operations.copy import CopyOperation
+from stagefleet.operations.delete import PruneOperation
+from stagefleet.project import Project
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.ledger import key_conflict
 from stagefleet.runs.models import NextRun, Run, RunSpec, RunState
+
+if TYPE_CHECKING:
+    from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
 
 _POLL_SECONDS = 0.2
 
@@ -125,3 +137,164 @@ class RunChains:
                 run = self.connections.ledger.run(following.run_id)
                 self.connections.ledger.cancel(run.id)
                 following = run.spec.next
+
+
+# Mirrors: copies of all stages, after which the destination has no more of them than the source.
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPlan:
+    """The stages to copy and then to delete; none of these if they are too many, as `refusal` says."""
+
+    copies: Plan
+    deletions: Plan
+    refusal: PruneLimitError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """The runs of a mirror: the copy, and the deletion if there is anything to delete.
+
+    `refusal` says that too much would have been deleted, and so nothing is.
+    """
+
+    runs: Sequence[Run]
+    refusal: PruneLimitError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorStarter:
+    """Plan and start mirrors; as of `FleetProject.start_mirror`."""
+
+    chains: RunChains
+    plans: RunPlans
+    reader: StorageReader
+
+    def plan(self, copy: CopyOperation, max_percent: float) -> MirrorPlan:
+        """Plan a mirror, from one list of each storage."""
+        prune, storages = _prune_of(copy, max_percent), self.reader.plan_storages().listed_once()
+        deletions, refusal = _plan_deletions(prune, storages)
+        return MirrorPlan(copy.plan(None, storages), deletions, refusal)
+
+    def start(
+        self,
+        copy: CopyOperation,
+        callback: RemoteCallback | None,
+        max_percent: float,
+        *,
+        parallel: int | None,
+        key: str | None,
+    ) -> Mirror:
+        """Write the copy and the deletion, and start the copy; or find those under the key."""
+        prune = _prune_of(copy, max_percent)
+        own = fingerprint(prune, [copy.name, str(copy.verify), str(copy.foreign_layers)])
+        found = None if key is None else self.chains.find(key, own)
+        if found is not None:
+            reason = found[0].spec.refusal if found else ""
+            return Mirror(found, PruneLimitError(reason) if reason else None)
+        plan = self.plan(copy, max_percent)
+        spec = self._spec(copy, callback, own, parallel=parallel, key=key)
+        runs = [(spec.model_copy(update={"refusal": str(plan.refusal or "")}), plan.copies)]
+        if plan.deletions:
+            runs.append((self._spec(prune, callback, own, parallel=parallel, key=key), plan.deletions))
+        return Mirror(self.chains.start(runs, if_succeeded=True), plan.refusal)
+
+    def _spec(
+        self,
+        operation: Operation,
+        callback: RemoteCallback | None,
+        own_fingerprint: str,
+        *,
+        parallel: int | None,
+        key: str | None,
+    ) -> RunSpec:
+        run = RunArguments(parallel=parallel, idempotency_key=key)
+        spec, _ = self.plans.prepare(operation, None, callback, run)
+        return spec.model_copy(update={"fingerprint": own_fingerprint})
+
+
+def _prune_of(copy: CopyOperation, max_percent: float) -> PruneOperation:
+    source, destination = map(parse_repository, copy.addresses)
+    return PruneOperation(repository=destination, source=source, max_percent=max_percent)
+
+
+def _plan_deletions(prune: PruneOperation, storages: PlanStorages) -> tuple[Plan, PruneLimitError | None]:
+    try:
+        return prune.plan(None, storages), None
+    except PruneLimitError as refusal:
+        return Plan(()), refusal
+
+
+# Purges: the deletion of everything in a project, a chain of runs that are planned as one.
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedGroup:
+    """A group of a purge, in the storage of an address; an empty one has no run."""
+
+    name: str
+    repository: str
+    run: Run | None
+    size: int | None = None
+
+
+OnGroup = Callable[[PurgedGroup], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeStarter:
+    """Start the purge of a project, or find the one under a key."""
+
+    chains: RunChains
+    project: Project
+    choose_hosts: Callable[[Operation], Operation]
+    max_attempts: int
+
+    def start(
+        self, plan: PurgePlan, callback: RemoteCallback | None, *, parallel: int, key: str | None
+    ) -> list[PurgedGroup]:
+        """Write the runs of all groups, and start the first; as of `FleetProject.start_purge`."""
+        if key is not None and (found := self.find(key)) is not None:
+            return found
+        specs = [
+            self._spec(group, callback, parallel=parallel, key=key) for group in plan.groups if group.items
+        ]
+        return self._described(plan, self.chains.start(specs) if specs else [])
+
+    def find(self, key: str) -> list[PurgedGroup] | None:
+        """Return the groups of the last purge under a key; as of `FleetProject.purge_under`."""
+        runs = self.chains.find(key, self._fingerprint())
+        return None if runs is None else [_group_of(run) for run in runs]
+
+    def _spec(
+        self, group: PurgeGroup, callback: RemoteCallback | None, *, parallel: int, key: str | None
+    ) -> tuple[RunSpec, Plan]:
+        operation = self.choose_hosts(parse_operation(group.operation, group.options))
+        spec = RunSpec(
+            operation=operation.name,
+            options=operation.options,
+            parallel=parallel,
+            **callback_fields(callback),
+            key=key,
+            fingerprint=self._fingerprint(),
+            max_attempts=self.max_attempts,
+            group=group.name,
+        )
+        return spec, Plan(bounded(group.items)).on_hosts(operation.hosts)
+
+    def _fingerprint(self) -> str:
+        storages = {role: str(address) for role, address in self.project.as_fields().items()}
+        return hashlib.sha256(json.dumps(["purge", storages], sort_keys=True).encode()).hexdigest()
+
+    @staticmethod
+    def _described(plan: PurgePlan, runs: Sequence[Run]) -> list[PurgedGroup]:
+        by_group = {run.spec.group: run for run in runs}
+        return [
+            PurgedGroup(group.name, str(group.repository), by_group.get(group.name), group.size)
+            for group in plan.groups
+        ]
+
+
+def _group_of(run: Run) -> PurgedGroup:
+    options: dict[str, Any] = dict(run.spec.options)
+    return PurgedGroup(run.spec.group, str(options.get("repository", "")), run)

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.chains import RunChains
-from stagefleet.fleet.mirrors import Mirror, MirrorPlan, MirrorStarter
-from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
+from stagefleet.fleet.chains import (
+    Mirror,
+    MirrorPlan,
+    MirrorStarter,
+    OnGroup,
+    PurgedGroup,
+    PurgeStarter,
+    RunChains,
+)
 from stagefleet.fleet.reader import StorageReader, StorageState
 from stagefleet.fleet.submission import RunPlans
 from stagefleet.images import StageDescription

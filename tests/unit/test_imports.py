@@ -51,7 +51,7 @@ def test_a_client_loads_a_storage_s_medium_and_an_operation_when_it_needs_them()
     unneeded = {
         "embedded",
         "fleet.project",
-        "fleet.purge",
+        "fleet.chains",
         "operations.copy",
         "projects.purge",
         "records.models",

@@ -22,7 +22,7 @@ from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
-    from stagefleet.fleet.mirrors import MirrorPlan
+    from stagefleet.fleet.chains import MirrorPlan
 
 Source = Annotated[str | None, typer.Argument(metavar="SRC", help=opt.ADDRESSES)]
 Destination = Annotated[str | None, typer.Argument(metavar="DST", help=opt.ADDRESSES)]

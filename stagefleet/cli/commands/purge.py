@@ -23,7 +23,7 @@ from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
-    from stagefleet.fleet.purge import PurgedGroup
+    from stagefleet.fleet.chains import PurgedGroup
     from stagefleet.projects.purge import PurgePlan  # imports the registry client
 
 _SHOWN_UNKNOWN = 5
