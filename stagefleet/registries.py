@@ -11,8 +11,14 @@ from stagefleet.errors import ContentError, NotFoundError, RegistryError, Regist
 from stagefleet.leases import Lease, LeaseBoundThreads
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.records.image import DELETION_LABEL, is_placeholder, make_rejection
-from stagefleet.records.registry import LabelledImage, put_record, read_labels
+from stagefleet.records.image import (
+    DELETION_LABEL,
+    LabelledImage,
+    is_placeholder,
+    make_rejection,
+    put_record,
+    read_labels,
+)
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections, RememberedStages

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from redis import RedisError
 
 from stagefleet import errors
-from stagefleet.attempt import Attempt, ItemFunction, ItemResult, OtherItems
+from stagefleet.attempt import Attempt, ItemFunction, ItemLease, ItemLeaseRenewer, ItemResult, OtherItems
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
@@ -29,7 +29,6 @@ from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import RedisRetry
 from stagefleet.registry.http.waits import span_text
-from stagefleet.runs.item_leases import ItemLease, ItemLeaseRenewer
 from stagefleet.runs.ledger import Claim, FinishResult, Ledger
 from stagefleet.runs.messages import problem_of_item, subject_of, task_name
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec, WaitReason

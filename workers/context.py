@@ -14,14 +14,13 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from config.celery import make_app, plain_queue
-from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.attempt import Attempt, ItemLeaseRenewer, ItemResult
 from stagefleet.connections import Connections
 from stagefleet.errors import CallbackError, StagefleetError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.operations import catalog
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.messages import check_task
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller

@@ -24,8 +24,7 @@ from stagefleet.deletion.checks import confirm_deleted
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, under_lease
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.records.image import RecordImage
-from stagefleet.records.registry import put_record, read_labels
+from stagefleet.records.image import RecordImage, put_record, read_labels
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.waits import pause
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState

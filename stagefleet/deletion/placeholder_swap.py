@@ -19,8 +19,14 @@ from stagefleet.deletion.mode import delete_manifest
 from stagefleet.leases import Lease, UndoLease, elapsed_seconds, under_lease
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records.image import DELETION_LABEL, is_placeholder, make_placeholder, make_rejection
-from stagefleet.records.registry import put_record, read_labels
+from stagefleet.records.image import (
+    DELETION_LABEL,
+    is_placeholder,
+    make_placeholder,
+    make_rejection,
+    put_record,
+    read_labels,
+)
 from stagefleet.registry.client import RegistryClient
 
 _UNDO_SECONDS = 10.0

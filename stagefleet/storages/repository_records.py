@@ -15,9 +15,8 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Manifest
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records.ids import RecordId, RecordKind
-from stagefleet.records.image import PROJECT_LABEL, RecordImage, is_placeholder
+from stagefleet.records.image import PROJECT_LABEL, RecordImage, is_placeholder, put_record
 from stagefleet.records.models import RECORDS, ClientId, CustomTag, Labels, Record, RejectedStage
-from stagefleet.records.registry import put_record
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.attempt import Attempt, ItemLeaseRenewer, ItemResult
 from stagefleet.errors import StorageStateChangedError
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import ItemState
 from stagefleet.settings import RunSettings
 from tasks.item import ItemExecutor

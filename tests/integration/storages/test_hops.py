@@ -6,9 +6,9 @@ import sys
 from functools import partial
 from traceback import walk_stack
 
+from stagefleet.attempt import ItemLeaseRenewer
 from stagefleet.names import Repository, StageId
 from stagefleet.registry.http.transport import Transport
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import RunSpec
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger

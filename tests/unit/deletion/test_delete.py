@@ -7,8 +7,7 @@ import pytest
 from stagefleet.attempt import NOT_THERE, ItemResult
 from stagefleet.errors import DeletionDisabledError, LeaseLostError, RegistryError, SharedDigestError
 from stagefleet.leases import NO_LEASE
-from stagefleet.records.image import make_rejection
-from stagefleet.records.registry import put_record
+from stagefleet.records.image import make_rejection, put_record
 from stagefleet.shared_state.implementations import MemorySharedState
 from tests.stage_tasks import StageTasks
 

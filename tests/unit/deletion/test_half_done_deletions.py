@@ -27,9 +27,8 @@ from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.manifests import Manifest
 from stagefleet.names import StageId
 from stagefleet.project import Project
-from stagefleet.records.image import RecordImage, is_placeholder, make_placeholder, make_rejection
+from stagefleet.records.image import RecordImage, is_placeholder, make_placeholder, make_rejection, put_record
 from stagefleet.records.models import CustomTag, RejectedStage
-from stagefleet.records.registry import put_record
 from stagefleet.registries import Registries
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.storages.index_publication import IndexPublication

@@ -7,11 +7,10 @@ import time
 
 import pytest
 
-from stagefleet.attempt import Attempt
+from stagefleet.attempt import Attempt, ItemLeaseRenewer
 from stagefleet.errors import RegistryError, RegistryUnavailableError
 from stagefleet.names import StageId
 from stagefleet.records.models import CustomTag, RejectedStage
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import ItemState, RunSpec, RunState
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger

@@ -18,9 +18,8 @@ from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project import Project
 from stagefleet.projects.purge import plan_purge
 from stagefleet.records.ids import RecordId, RecordKind
-from stagefleet.records.image import RecordImage
+from stagefleet.records.image import RecordImage, put_record
 from stagefleet.records.models import CustomTag, ManagedImage, RejectedStage
-from stagefleet.records.registry import put_record
 from stagefleet.storages.storages import Storages
 from tests.unit.storages.conftest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of, entry
 

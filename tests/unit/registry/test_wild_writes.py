@@ -13,8 +13,7 @@ from stagefleet.errors import ManifestRefusedError, RegistryError
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Repository
-from stagefleet.records.image import RecordImage
-from stagefleet.records.registry import put_record
+from stagefleet.records.image import RecordImage, put_record
 from stagefleet.settings import RegistrySettings
 from tests.unit.registry.asking import BLOB, CONTENT, MANIFEST, put
 from tests.unit.registry.scripted import RegistryResponse

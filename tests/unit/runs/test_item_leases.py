@@ -4,6 +4,7 @@ import time
 import pytest
 import redis
 
+from stagefleet.attempt import ItemLeaseRenewer
 from stagefleet.errors import (
     ItemCancelledError,
     LeaseLostError,
@@ -11,7 +12,6 @@ from stagefleet.errors import (
     RedisUnreachableError,
     SettingsError,
 )
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.settings import RunSettings
 

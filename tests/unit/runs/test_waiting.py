@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.attempt import ItemLeaseRenewer
 from stagefleet.errors import RedisUnreachableError, WaitTooLongError
 from stagefleet.leases import NO_LEASE, waiting
 from stagefleet.locks.stage_locks import StageLock
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import RunSpec, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
@@ -45,7 +45,7 @@ def test_who_follows_the_run_sees_a_wait_while_it_lasts(ledger, lease):
 def test_the_waits_of_one_attempt_add_up_to_the_longest_pause(lease, monkeypatch):
     """R7: many short waits of one attempt are bounded together, and the error says what to change."""
     now = [0.0]
-    monkeypatch.setattr("stagefleet.runs.item_leases.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stagefleet.attempt.time.monotonic", lambda: now[0])
     for _ in range(2):
         with waiting(lease, 60, "r.test", "429 Too Many Requests"):
             now[0] += 50
@@ -59,7 +59,7 @@ def test_the_waits_of_one_attempt_add_up_to_the_longest_pause(lease, monkeypatch
 
 def test_waits_side_by_side_that_never_end_together_are_bounded_too(lease, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("stagefleet.runs.item_leases.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stagefleet.attempt.time.monotonic", lambda: now[0])
     first, second = (waiting(lease, 60, "r.test", "429") for _ in range(2))
     first.__enter__()
     now[0] = 60

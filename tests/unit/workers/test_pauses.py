@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.attempt import Attempt, ItemLeaseRenewer, ItemResult
 from stagefleet.errors import (
     LockTimeoutError,
     RateLimitedError,
@@ -13,7 +13,6 @@ from stagefleet.errors import (
     StagefleetError,
     WaitTooLongError,
 )
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import RunSpec, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger

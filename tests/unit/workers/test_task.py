@@ -9,7 +9,7 @@ from celery.exceptions import Retry
 from redis import ResponseError
 
 from config.celery import make_app
-from stagefleet.attempt import Attempt, ItemFunction, ItemResult
+from stagefleet.attempt import Attempt, ItemFunction, ItemLeaseRenewer, ItemResult
 from stagefleet.errors import (
     DeletionDisabledError,
     ItemCancelledError,
@@ -23,7 +23,6 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import NO_LEASE, current_lease
 from stagefleet.redis_client import RedisRetry
-from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import Outcome, RunSpec
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLedger

@@ -12,8 +12,7 @@ from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
 from stagefleet.testing.memory_runs import MemoryHeartbeatLedger
 from workers.health import STALLED_SECONDS, Heartbeat, count_workers
-from workers.process import EXIT_AT_ONCE, Shutdown
-from workers.reaper import PeriodicThread, Reaper
+from workers.process import EXIT_AT_ONCE, PeriodicThread, Reaper, Shutdown
 
 INFO = WorkerInfo(name="worker-7@here-0a1b2c", slots=8, queues=("copy",))
 
