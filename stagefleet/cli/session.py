@@ -239,16 +239,26 @@ def run_operation(
     if options.dry_run:
         print_plan(runs.plan(operation, items, missing_ok=options.missing_ok), as_json=options.json)
         return
-    run = runs.start(operation, items, options.callback, **options.arguments)
-    if not run.total:
-        say(if_empty)
-    detach_or_follow(fleet, run, options)
+    with cancelling_on_interrupt(fleet) as interrupts:
+        run = runs.start(operation, items, options.callback, **options.arguments)
+        detach_or_follow(fleet, run, options, interrupts, if_empty=if_empty)
 
 
-def detach_or_follow(fleet: stagefleet.Fleet, run: stagefleet.Run, options: RunOptions) -> None:
+def detach_or_follow(
+    fleet: stagefleet.Fleet,
+    run: stagefleet.Run,
+    options: RunOptions,
+    interrupts: Interrupts,
+    *,
+    if_empty: str = "",
+) -> None:
     """Print the run's id and return, or follow the run to its end, which exits with the run's code."""
     if not options.detach:
-        follow_run(fleet, run, as_json=options.json)
+        interrupts.cancel(run.id)
+    if if_empty and not run.total:
+        say(if_empty)
+    if not options.detach:
+        raise typer.Exit(exit_code(watch_run(fleet, run, interrupts, as_json=options.json)))
     with naming_run(fleet, run.id):
         if options.json:
             print_json(run.summary())
@@ -274,39 +284,28 @@ def naming_run(fleet: stagefleet.Fleet, run_id: str) -> Iterator[None]:
         raise OutputError(f"{error}; {where}") from None
 
 
-def follow_run(
-    fleet: stagefleet.Fleet,
-    run: stagefleet.Run,
-    *,
-    as_json: bool,
-    no_worker_limit_seconds: float | None = None,
-) -> None:
-    """Follow a run to its end, report it, and exit with its code; an interrupt cancels it."""
-    ended = watch_run(fleet, run, as_json=as_json, no_worker_limit_seconds=no_worker_limit_seconds)
-    raise typer.Exit(exit_code(ended))
-
-
 def watch_run(
     fleet: stagefleet.Fleet,
     run: stagefleet.Run,
+    interrupts: Interrupts,
     *,
     as_json: bool,
     no_worker_limit_seconds: float | None = None,
 ) -> stagefleet.Run:
-    """Follow a run as `follow_run` does, and return it as it ended."""
+    """Follow a run to its end, report it, and return it; an interrupt cancels it."""
+    interrupts.cancel(run.id)
     report = RunReport(run, as_json=as_json, in_fleet=fleet.keeps_runs)
-    with cancelling_on_interrupt(fleet, run.id):
-        try:
-            with naming_run(fleet, run.id), report:
-                ended = fleet.wait(
-                    run,
-                    report.show,
-                    on_notice=report.note,
-                    no_worker_limit_seconds=no_worker_limit_seconds,
-                )
-        except NoWorkerError:
-            report.conclude(fleet.run(run.id))
-            raise
+    try:
+        with naming_run(fleet, run.id), report:
+            ended = fleet.wait(
+                run,
+                report.show,
+                on_notice=report.note,
+                no_worker_limit_seconds=no_worker_limit_seconds,
+            )
+    except NoWorkerError:
+        report.conclude(fleet.run(run.id))
+        raise
     with naming_run(fleet, run.id):
         report.conclude(ended)
     return ended
@@ -316,29 +315,53 @@ def _find_layout(addresses: Iterable[str | None]) -> str | None:
     return next((text for text in addresses if text is not None and text.startswith(LAYOUT_PREFIX)), None)
 
 
-@contextlib.contextmanager
-def cancelling_on_interrupt(fleet: stagefleet.Fleet, run_id: str) -> Iterator[None]:
-    """Cancel the run at the first SIGINT or SIGTERM, and wait for items in progress; exit at the second."""
-    pressed = threading.Event()
+class Interrupts:
+    """Cancel the run that a command follows at the first SIGINT or SIGTERM; leave at the second.
 
-    def cancel() -> None:
+    While no run has started, the first one leaves, too.
+    """
+
+    def __init__(self, fleet: stagefleet.Fleet) -> None:
+        self._fleet = fleet
+        self._run_id: str | None = None
+        self._pressed = False
+        self._cancelled: set[str] = set()
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel this run from now on, or at once if the signal came while the one before it ended."""
+        self._run_id = run_id
+        if self._pressed:
+            self._begin_cancel(run_id)
+
+    def handle(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self._pressed or self._run_id is None:
+            raise KeyboardInterrupt
+        self._pressed = True
+        self._begin_cancel(self._run_id)
+
+    def _begin_cancel(self, run_id: str) -> None:
+        """Cancel in a thread: a signal handler may interrupt a write or a request."""
+        if run_id not in self._cancelled:
+            self._cancelled.add(run_id)
+            threading.Thread(target=self._cancel, args=(run_id,), name="cancel", daemon=True).start()
+
+    def _cancel(self, run_id: str) -> None:
         say(f"cancelling run {run_id}: what runs is finished first; once more leaves at once")
         try:
-            RedisRetry(fleet.settings.runs.outage_seconds)(lambda: fleet.cancel(run_id))
+            RedisRetry(self._fleet.settings.runs.outage_seconds)(lambda: self._fleet.cancel(run_id))
         except StagefleetError as error:
             say(f"run {run_id} cannot be cancelled: {error}")
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-        # In a thread: a signal handler may interrupt a write or a request.
-        threading.Thread(target=cancel, name="cancel", daemon=True).start()
 
+@contextlib.contextmanager
+def cancelling_on_interrupt(fleet: stagefleet.Fleet) -> Iterator[Interrupts]:
+    """Handle SIGINT and SIGTERM from before a run starts until it has ended, so that none leaves it alone."""
+    interrupts = Interrupts(fleet)
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, interrupt) for number in signals]
+    before = [signal.signal(number, interrupts.handle) for number in signals]
     try:
-        yield
+        yield interrupts
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

@@ -19,7 +19,13 @@ from stagefleet.connections import Connections
 from stagefleet.errors import PruneLimitError, RunNotFoundError, StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.submission import RunPlans, append_plan, check_key, submit
+from stagefleet.fleet.submission import (
+    RunPlans,
+    append_plan,
+    cancelled_if_interrupted,
+    check_key,
+    submit,
+)
 from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, fingerprint, parse_repository
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
@@ -63,12 +69,13 @@ class RunChains:
             submission = submit(
                 lambda: ledger, spec, lambda: plan, replaces=replaces or "", redis_retry=self.redis_retry
             )
-            if ledger.run(submission.run_id).spec.next != following:  # another client's, or begun by one
-                self._cancel(following)
+            with cancelled_if_interrupted(ledger, submission):
+                if ledger.run(submission.run_id).spec.next != following:  # another client's, or begun by one
+                    self._cancel(following)
+                return list(self.runs(submission.run_id))
         except BaseException:
             self._cancel(following)
             raise
-        return list(self.runs(submission.run_id))
 
     def _write(self, spec: RunSpec, plan: Plan) -> NextRun:
         """Write a run that is started later."""

@@ -40,6 +40,8 @@ _MOST_BEGINNINGS = 10
 _MAX_KEY_CHARACTERS = 200
 _MOST_SUBMISSIONS = 5
 """How many times a run is submitted if Redis loses it after its start."""
+_OWN = (models.SubmissionKind.NEW, models.SubmissionKind.CONTINUED)
+"""The kinds of submissions of which this call starts the run."""
 
 
 def check_key(key: str | None) -> None:
@@ -89,15 +91,31 @@ def submit(
             break
         try:
             _write(ledger, submission, make_once, redis_retry)
+            log_run_started(submission.run_id, spec, submission.total)
         except BaseException as error:
             if isinstance(error, errors.LedgerRewoundError) and beginnings_left:
                 again = submission
                 continue
-            _give_up(ledger, submission, spec, error, is_requested=bool(request))
-            raise
-        log_run_started(submission.run_id, spec, submission.total)
+            with cancelled_if_interrupted(ledger, submission):
+                _give_up(ledger, submission, spec, error, is_requested=bool(request))
+                raise
         break
     return submission
+
+
+@contextlib.contextmanager
+def cancelled_if_interrupted(ledger: Ledger, submission: models.Submission) -> Iterator[None]:
+    """Cancel a run that this call has started, if an interrupt keeps the caller from knowing of it.
+
+    One that has not started stays as it is: the next call with its key completes it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(errors.StagefleetError):
+            if submission.kind in _OWN and ledger.run(submission.run_id).state is models.RunState.RUNNING:
+                ledger.cancel(submission.run_id)
+        raise
 
 
 def _give_up(
@@ -174,7 +192,8 @@ class RunSubmitter:
             try:
                 tell_old_result(self._connections.ledger, submission, self._notice)
                 if detach:
-                    return self._follower.started(submission.run_id)
+                    with cancelled_if_interrupted(self._connections.ledger, submission):
+                        return self._follower.started(submission.run_id)
                 return self._follower.coordinate(submission.run_id, submission.kind, on_outcome)
             except (errors.LedgerRewoundError, errors.RunNotFoundError):
                 if not submissions_left or not self._follower.is_forgotten(submission.run_id):

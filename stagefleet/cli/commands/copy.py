@@ -12,7 +12,9 @@ from stagefleet.cli import options as opt
 from stagefleet.cli.output import print_line
 from stagefleet.cli.report import exit_code, print_plan
 from stagefleet.cli.session import (
+    Interrupts,
     RunOptions,
+    cancelling_on_interrupt,
     detach_or_follow,
     run_operation,
     takes_run_options,
@@ -122,16 +124,17 @@ def _mirror(
             )
             refusal = _print_plans(plan, options)
         else:
-            mirror = project.start_mirror(
-                destination,
-                options.callback,
-                verify=operation.verify,
-                foreign_layers=operation.foreign_layers,
-                max_percent=max_percent,
-                parallel=options.parallel,
-                idempotency_key=options.idempotency_key,
-            )
-            _show_runs(fleet, mirror.runs, options)
+            with cancelling_on_interrupt(fleet) as interrupts:
+                mirror = project.start_mirror(
+                    destination,
+                    options.callback,
+                    verify=operation.verify,
+                    foreign_layers=operation.foreign_layers,
+                    max_percent=max_percent,
+                    parallel=options.parallel,
+                    idempotency_key=options.idempotency_key,
+                )
+                _show_runs(fleet, mirror.runs, options, interrupts)
             refusal = mirror.refusal
         if refusal is not None:
             raise refusal
@@ -145,12 +148,14 @@ def _print_plans(plan: MirrorPlan, options: RunOptions) -> PruneLimitError | Non
     return plan.refusal
 
 
-def _show_runs(fleet: stagefleet.Fleet, runs: Sequence[stagefleet.Run], options: RunOptions) -> None:
+def _show_runs(
+    fleet: stagefleet.Fleet, runs: Sequence[stagefleet.Run], options: RunOptions, interrupts: Interrupts
+) -> None:
     """Print the ids of the runs of a mirror, or follow each to its end, as long as they succeed."""
     for run in runs:
         if options.detach:
-            detach_or_follow(fleet, run, options)
-        elif code := exit_code(watch_run(fleet, run, as_json=options.json)):
+            detach_or_follow(fleet, run, options, interrupts)
+        elif code := exit_code(watch_run(fleet, run, interrupts, as_json=options.json)):
             raise typer.Exit(code)
 
 

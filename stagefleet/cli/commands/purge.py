@@ -15,7 +15,13 @@ from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.report import RunReport, choose_display
-from stagefleet.cli.session import RunOptions, cancelling_on_interrupt, naming_run, takes_run_options
+from stagefleet.cli.session import (
+    Interrupts,
+    RunOptions,
+    cancelling_on_interrupt,
+    naming_run,
+    takes_run_options,
+)
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.operations.delete import InUsePolicy
@@ -71,13 +77,16 @@ def purge_project(
                 return
             if not yes:
                 _confirm(plan, str(where))
-            groups = of_project.start_purge(
-                plan, options.callback, parallel=options.parallel, idempotency_key=key
-            )
-        if options.detach:
-            _leave(fleet, groups, options)
-            return
-        state = _follow(fleet, groups, plan, options)
+        with cancelling_on_interrupt(fleet) as interrupts:
+            if groups is None:
+                assert plan is not None
+                groups = of_project.start_purge(
+                    plan, options.callback, parallel=options.parallel, idempotency_key=key
+                )
+            if options.detach:
+                _leave(fleet, groups, options)
+                return
+            state = _follow(fleet, groups, plan, options, interrupts)
     raise typer.Exit(_EXIT_CODES.get(state, 0))
 
 
@@ -154,15 +163,25 @@ def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: RunO
 
 
 def _follow(
-    fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None, options: RunOptions
+    fleet: stagefleet.Fleet,
+    groups: Sequence[PurgedGroup],
+    plan: PurgePlan | None,
+    options: RunOptions,
+    interrupts: Interrupts,
 ) -> str:
     """Follow the run of each group, print the group when it has ended, and return the state of the purge."""
     began = time.monotonic()
     totals = dict.fromkeys(_COUNTS, 0)
     states = set()
+    runs = [group.run for group in groups if group.run is not None]
+    if runs:
+        interrupts.cancel(runs[0].id)
     for group in groups:
         failures: list[Outcome] = []
-        run = None if group.run is None else _follow_group(fleet, group.run, failures, options)
+        run = None
+        if group.run is not None:
+            interrupts.cancel(group.run.id)
+            run = _follow_group(fleet, group.run, failures, options)
         report = _report(group, run, failures)
         with nullcontext() if run is None else naming_run(fleet, run.id):
             _print_group(report, as_json=options.json)
@@ -183,7 +202,7 @@ def _follow(
 
 
 def _follow_group(fleet: stagefleet.Fleet, run: Run, failures: list[Outcome], options: RunOptions) -> Run:
-    """Follow the run of one group; an interrupt cancels it and the purge."""
+    """Follow the run of one group; an interrupt cancels it, and so the purge."""
     display = choose_display(run, stdout_is_shared=options.json)
     report = RunReport(run, as_json=False, display=display, in_fleet=fleet.keeps_runs)
 
@@ -192,7 +211,7 @@ def _follow_group(fleet: stagefleet.Fleet, run: Run, failures: list[Outcome], op
         if outcome.error is not None and len(failures) < _MOST_FAILURES:
             failures.append(outcome)
 
-    with cancelling_on_interrupt(fleet, run.id), report:
+    with report:
         return fleet.wait(run, show, on_notice=report.note)
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from stagefleet.cli import options as opt
+from stagefleet.cli import session
 from stagefleet.cli.app import make_group
 from stagefleet.cli.output import print_json, print_line, say
-from stagefleet.cli.report import describe_failure, describe_run
-from stagefleet.cli.session import RunOptions, connect, detach_or_follow, follow_run, takes_run_options
+from stagefleet.cli.report import describe_failure, describe_run, exit_code
 from stagefleet.errors import UsageError
 from stagefleet.fleet.waits import describe_wait
 from stagefleet.runs.messages import subject_of
@@ -30,7 +30,7 @@ _FAILURES_SHOWN = 20
 @app.command("list")
 def list_runs(*, json: opt.Json = False) -> None:
     """List the runs that have not expired, the newest first."""
-    with connect(_PURPOSE) as fleet:
+    with session.connect(_PURPOSE) as fleet:
         for run in fleet.runs():
             if json:
                 print_json(_details(run))
@@ -58,7 +58,7 @@ def show_run(
     """Show how a run stands, and which items failed and why."""
     if (run_id is None) == (idempotency_key is None):
         raise UsageError("name the run, or its key with --idempotency-key")
-    with connect(_PURPOSE) as fleet:
+    with session.connect(_PURPOSE) as fleet:
         found = fleet.run_under(idempotency_key or "") if run_id is None else fleet.run(run_id)
         if failed:
             _print_failed(fleet.failures(found.id), as_json=json)
@@ -83,8 +83,10 @@ def show_run(
 @app.command("watch")
 def watch_run(run_id: RunId, *, json: opt.Json = False) -> None:
     """Follow a run to its end; Ctrl-C cancels it."""
-    with connect(_PURPOSE) as fleet:
-        follow_run(fleet, fleet.run(run_id), as_json=json, no_worker_limit_seconds=math.inf)
+    with session.connect(_PURPOSE) as fleet, session.cancelling_on_interrupt(fleet) as interrupts:
+        found = fleet.run(run_id)
+        ended = session.watch_run(fleet, found, interrupts, as_json=json, no_worker_limit_seconds=math.inf)
+        raise typer.Exit(exit_code(ended))
 
 
 @app.command("cancel")
@@ -94,7 +96,7 @@ def cancel_run(
     now: Annotated[bool, typer.Option("--now", help="Stop what runs instead of finishing it.")] = False,
 ) -> None:
     """Cancel a run: nothing new starts."""
-    with connect(_PURPOSE) as fleet:
+    with session.connect(_PURPOSE) as fleet:
         run_id = fleet.run(run_id).id
         if not fleet.cancel(run_id, now=now):
             say("the run had ended already")
@@ -102,18 +104,19 @@ def cancel_run(
 
 
 @app.command("retry")
-@takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded", "missing_ok"))
-def retry_run(run_id: RunId, *, options: RunOptions) -> None:
+@session.takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded", "missing_ok"))
+def retry_run(run_id: RunId, *, options: session.RunOptions) -> None:
     """Run again, as a new run, what failed or was cancelled in a finished one.
 
     Whom that one called is called again, unless a callback is named here.
     """
-    with connect(_PURPOSE) as fleet:
+    with session.connect(_PURPOSE) as fleet:
         run_id = fleet.run(run_id).id
-        again = fleet.retry(run_id, options.callback, parallel=options.parallel, detach=True)
-        if again.state is RunState.SUCCEEDED and again.id == run_id:
-            say("all of the run succeeded: nothing to retry")
-        detach_or_follow(fleet, again, options)
+        with session.cancelling_on_interrupt(fleet) as interrupts:
+            again = fleet.retry(run_id, options.callback, parallel=options.parallel, detach=True)
+            if again.state is RunState.SUCCEEDED and again.id == run_id:
+                say("all of the run succeeded: nothing to retry")
+            session.detach_or_follow(fleet, again, options, interrupts)
 
 
 def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from dataclasses import replace
 
 import pytest
 
+from stagefleet.cli.commands import purge
 from stagefleet.names import Repository
 from stagefleet.projects.purge import PurgeGroup, PurgePlan
 from stagefleet.runs.models import WorkerInfo
@@ -64,6 +68,27 @@ def test_a_cancelled_group_ends_the_purge(command, fake_worker, ledger):
     result = command("purge", REPOSITORY, "-j", "1", "--yes", "--json")
     assert (3, ["stages"]) == (result.code, [group["group"] for group in result.objects[:-1]])
     assert "cancelled" == result.objects[-1]["state"]
+
+
+def test_an_interrupt_between_two_groups_cancels_the_next(command, fake_worker, ledger, monkeypatch):
+    cancel, cancelled = ledger.cancel, threading.Event()
+    print_group, is_first = purge._print_group, iter([True])
+
+    def cancel_and_tell(*arguments, **options):
+        if was_under_way := cancel(*arguments, **options):
+            cancelled.set()
+        return was_under_way
+
+    def interrupt(*arguments, **options):
+        if next(is_first, False):
+            fake_worker.on_claim = lambda _: cancelled.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+        print_group(*arguments, **options)
+
+    monkeypatch.setattr(ledger, "cancel", cancel_and_tell)
+    monkeypatch.setattr(purge, "_print_group", interrupt)
+    result = command("purge", REPOSITORY, "--yes", "--json")
+    assert (3, {"succeeded", "cancelled"}) == (result.code, {run.state for run in ledger.runs()})
 
 
 def test_detached_it_names_the_run_of_each_group_and_leaves(command, ledger):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from stagefleet.cli import session
 from stagefleet.errors import RedisUnreachableError, RegistryUnreachableError, UnsupportedManifestError
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
@@ -172,6 +173,27 @@ class TestInterrupt:
         summary = result.objects[-1]
         assert (3, "cancelled", 1) == (result.code, summary["state"], summary["succeeded"])
         assert "once more leaves at once" in result.err
+
+    @pytest.mark.parametrize("key", [(), ("--idempotency-key", "job")], ids=["", "keyed"])
+    @pytest.mark.parametrize("moment", ["start", "run", "report"])
+    def test_none_leaves_a_run_that_has_just_started(self, command, ledger, monkeypatch, moment, key):
+        """From its start to the first look at its outcomes; no worker is there, so it would stay."""
+        owner, name = {
+            "start": (ledger, "start"),
+            "run": (ledger, "run"),
+            "report": (session, "RunReport"),
+        }[moment]
+        original, is_first = getattr(owner, name), iter([True])
+
+        def interrupt(*arguments, **options):
+            answer = original(*arguments, **options)
+            if next(is_first, False):
+                os.kill(os.getpid(), signal.SIGINT)
+            return answer
+
+        monkeypatch.setattr(owner, name, interrupt)
+        result = command("copy", SOURCE, DESTINATION, *key)
+        assert (3, ["cancelled"]) == (result.code, [run.state for run in ledger.runs()])
 
     def test_the_first_cancels_also_through_an_outage(self, command, fake_worker, ledger, monkeypatch):
         """R8: Ctrl-C while Redis is away cancels the run as soon as it answers."""
