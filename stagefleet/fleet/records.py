@@ -157,12 +157,8 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
-        return self._for_each(
-            operations.DeleteManagedImageOperation(repository=parse_storage(address)),
-            names,
-            on_outcome,
-            **run,
-        )
+        operation = operations.DeleteManagedImageOperation(repository=parse_storage(address))
+        return self._for_each(operation, names, on_outcome, **run)
 
     def for_each_get_import_metadata(
         self,
@@ -172,9 +168,8 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Read import metadata; the outcome's result is the record as JSON."""
-        return self._for_each(
-            operations.ReadImportMetadataOperation(repository=parse_storage(address)), ids, on_outcome, **run
-        )
+        operation = operations.ReadImportMetadataOperation(repository=parse_storage(address))
+        return self._for_each(operation, ids, on_outcome, **run)
 
     def for_each_rm_import_metadata(
         self,
@@ -184,12 +179,8 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete import metadata."""
-        return self._for_each(
-            operations.DeleteImportMetadataOperation(repository=parse_storage(address)),
-            ids,
-            on_outcome,
-            **run,
-        )
+        operation = operations.DeleteImportMetadataOperation(repository=parse_storage(address))
+        return self._for_each(operation, ids, on_outcome, **run)
 
     def for_each_get_stage_custom_tag_metadata(
         self,
@@ -199,9 +190,8 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Read the records of custom tags, by tag or by the tag's slug."""
-        return self._for_each(
-            operations.ReadCustomTagOperation(repository=parse_storage(address)), ids, on_outcome, **run
-        )
+        operation = operations.ReadCustomTagOperation(repository=parse_storage(address))
+        return self._for_each(operation, ids, on_outcome, **run)
 
     def for_each_delete_stage_custom_tag(
         self,
@@ -229,12 +219,8 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
-        return self._for_each(
-            operations.DeleteRejectedStageOperation(repository=parse_storage(address)),
-            stage_ids,
-            on_outcome,
-            **run,
-        )
+        operation = operations.DeleteRejectedStageOperation(repository=parse_storage(address))
+        return self._for_each(operation, stage_ids, on_outcome, **run)
 
     def for_each_rm_record(
         self,

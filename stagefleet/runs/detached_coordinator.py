@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from stagefleet import errors
 from stagefleet.backoff import Backoff
@@ -19,7 +19,7 @@ from stagefleet.leases import Lease, RenewedLease, renewed
 from stagefleet.runs.coordinator import start_next
 from stagefleet.runs.ledger import CoordinatorClaim, Ledger
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, WaitReason
-from stagefleet.runs.webhook import call_id
+from stagefleet.runs.webhook import WebhookCall, call_id
 from stagefleet.setting_types import WebhookSettings
 
 _LOGGER = logging.getLogger("stagefleet")
@@ -29,16 +29,11 @@ _SLICE_SECONDS = 10.0
 _JOIN_SECONDS = 1.0
 """Longest wait for a renewal under way; a late one does not renew another coordination's lease."""
 
+CallWebhook = Callable[[WebhookCall, Lease], None]
+"""Calls a URL, as `WebhookCaller.call` does."""
+
 PublishTask = Callable[[str, str, dict[str, Any]], None]
 """Publishes a user's task: `NAME[@QUEUE]`, the task's id, its keyword arguments."""
-
-
-class CallWebhook(Protocol):
-    """Call a URL; see `WebhookCaller.call`."""
-
-    def __call__(  # noqa: D102 - the class says it
-        self, url: str, webhook_id: str, kind: str, data: dict[str, Any], *, at: float, lease: Lease
-    ) -> None: ...
 
 
 class CoordinatorLease(RenewedLease):
@@ -183,15 +178,15 @@ class DetachedCoordinator:
         data = {"run": run.id, "outcome": outcome.as_json()}
         if spec.callback is Callback.WEBHOOK:
             data["operation"] = spec.operation
-            url, webhook_id = spec.callback_target, call_id(run.id, outcome)
-            self._call_webhook(url, webhook_id, "stagefleet.outcome", data, at=at, lease=lease)
+            call = WebhookCall(spec.callback_target, call_id(run.id, outcome), "stagefleet.outcome", data, at)
+            self._call_webhook(call, lease)
         elif spec.callback is Callback.TASK:
             self._publish_task(spec.callback_target, call_id(run.id, outcome), data)
 
     def _tell_end(self, run: Run, lease: Lease) -> None:
-        url, webhook_id = run.spec.finish_url, call_id(run.id, None)
-        if url:
-            self._call_webhook(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, lease=lease)
+        if url := run.spec.finish_url:
+            call = WebhookCall(url, call_id(run.id, None), "stagefleet.run", _end_of(run), run.now_at)
+            self._call_webhook(call, lease)
 
     def _put_off(self, calls: _Coordination, error: errors.CallbackError) -> None:
         """Schedule the next coordinator, or give up; a successful call resets the count of failures.

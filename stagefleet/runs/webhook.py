@@ -8,6 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,23 @@ def call_id(run_id: str, outcome: Outcome | None) -> str:
     return f"{run_id}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookCall:
+    """One call of a URL.
+
+    Attributes:
+        id: The id by which the receiver recognizes a repeat.
+        kind: The event's type, as `stagefleet.outcome`.
+        at: Time of the call, in seconds since 1970 on the fleet's clock.
+    """
+
+    url: str = field(repr=False)  # it may contain a token
+    id: str
+    kind: str
+    data: dict[str, Any]
+    at: float
+
+
 def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
     """Compute the signature of a call for `webhook-signature`; the timestamp is in seconds since 1970."""
     content = f"{webhook_id}.{timestamp}.".encode() + body
@@ -55,42 +73,30 @@ class WebhookCaller:
         """Close the connections."""
         self._transport.close()
 
-    def call(
-        self,
-        url: str,
-        webhook_id: str,
-        kind: str,
-        data: dict[str, Any],
-        *,
-        at: float,
-        lease: Lease = NO_LEASE,
-    ) -> None:
+    def call(self, call: WebhookCall, lease: Lease = NO_LEASE) -> None:
         """Make one attempt at a call; it ends within the time-out, however slow the receiver is.
 
-        Args:
-            webhook_id: The id by which the receiver recognizes a repeat.
-            kind: The event's type, as `stagefleet.outcome`.
-            at: Time of the call, in seconds since 1970 on the fleet's clock.
-            lease: It ends the call once another coordinator may make it.
+        The lease ends it, too, once another coordinator may make it.
 
         Raises:
             CallbackDeclinedError: The receiver answered 410.
             CallbackError: The receiver answered with another status than 2xx, or not in time.
         """
-        message = {"type": kind, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "data": data}
+        called_at = datetime.fromtimestamp(call.at, UTC).isoformat()
+        message = {"type": call.kind, "timestamp": called_at, "data": call.data}
         body = json.dumps(message, separators=(",", ":")).encode()
         headers = {
             "content-type": "application/json",
-            "webhook-id": webhook_id,
-            "webhook-timestamp": str(int(at)),
+            "webhook-id": call.id,
+            "webhook-timestamp": str(int(call.at)),
         }
         if self._settings.key:
-            headers["webhook-signature"] = sign(self._settings.key, webhook_id, int(at), body)
-        host = urlsplit(url).netloc
+            headers["webhook-signature"] = sign(self._settings.key, call.id, int(call.at), body)
+        host = urlsplit(call.url).netloc
         ends_at = self._clock() + self._settings.timeout_seconds
         try:
             with under_lease(lease):
-                answer = self._transport.send("POST", prepare_url(url), headers, body, ends_at=ends_at)
+                answer = self._transport.send("POST", prepare_url(call.url), headers, body, ends_at=ends_at)
             with answer:  # its body is not needed
                 status, wait_seconds = answer.status_code, retry_after_seconds(answer.headers)
         except RegistryUnreachableError as error:

@@ -28,6 +28,7 @@ from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.ledger import Claim
 from stagefleet.runs.messages import QUEUES, host_queue
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec, WaitReason, WorkerInfo
+from stagefleet.runs.webhook import WebhookCall
 from stagefleet.setting_types import WebhookSettings
 from stagefleet.shared_state.best_effort import LastUsed
 from stagefleet.storages.storages import Storages
@@ -151,11 +152,8 @@ class MemoryWorker:
             _ItemTask(self._storages(), self._last_used(), attempt, claim.host or "")
         )
 
-    def _note_webhook(
-        self, url: str, webhook_id: str, kind: str, data: dict[str, Any], *, at: float, lease: Lease
-    ) -> None:
-        del webhook_id, kind, at, lease
-        self.remote_calls.append(RemoteCall(url, data))
+    def _note_webhook(self, call: WebhookCall, _lease: Lease) -> None:
+        self.remote_calls.append(RemoteCall(call.url, call.data))
 
     def _note_task(self, target: str, task_id: str, data: dict[str, Any]) -> None:
         del task_id

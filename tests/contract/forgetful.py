@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 
 from stagefleet.errors import RunNotFoundError, StagefleetError
 from stagefleet.fleet.fleet import Fleet as ClientFleet
+from stagefleet.leases import Lease
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Operation, Plan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.runs.models import ItemState, Outcome, Run, RunState, WorkerInfo
+from stagefleet.runs.webhook import WebhookCall
 from stagefleet.setting_types import WebhookSettings
 from stagefleet.settings import Settings
 from stagefleet.testing import MemoryLastUsed
@@ -167,11 +169,11 @@ class _Receiver:
         self.called: Counter[str] = Counter()
         self.ends = 0
 
-    def call(self, url: str, webhook_id: str, kind: str, data: dict[str, Any], **_: Any) -> None:
-        if kind == "stagefleet.run":
+    def call(self, call: WebhookCall, _lease: Lease) -> None:
+        if call.kind == "stagefleet.run":
             self.ends += 1
         else:
-            self.called[data["outcome"]["item"]] += 1
+            self.called[call.data["outcome"]["item"]] += 1
 
 
 class Fleet:

@@ -43,8 +43,8 @@ class Workers:
         self._ledger = ledger
         self._coordinator = DetachedCoordinator(ledger, self.call, lambda *_: None, WebhookSettings())
 
-    def call(self, url, webhook_id, kind, data, *, at, lease):
-        self.ends.append(data["run"])
+    def call(self, call, _lease):
+        self.ends.append(call.data["run"])
 
     def step(self):
         message = self._ledger.broker.popleft()

@@ -22,17 +22,16 @@ class Receiver:
         self.errors = []
         self.pause = lambda: None
 
-    def call(self, url, webhook_id, kind, data, *, at, lease):
+    def call(self, call, lease):
         self.pause()
         lease.check()
         if self.errors:
             raise self.errors.pop(0)
-        self.times.append(at)
-        self.told.append(
-            data["outcome"]["item"] if kind == "stagefleet.outcome" else data["summary"]["state"]
-        )
-        assert url == (URL if kind == "stagefleet.outcome" else END)
-        assert webhook_id.startswith(data["run"])
+        self.times.append(call.at)
+        is_outcome = call.kind == "stagefleet.outcome"
+        self.told.append(call.data["outcome"]["item"] if is_outcome else call.data["summary"]["state"])
+        assert call.url == (URL if is_outcome else END)
+        assert call.id.startswith(call.data["run"])
 
     def publish(self, target, task_id, arguments):
         self.pause()
@@ -53,7 +52,7 @@ class Stage:
         self.receiver = Receiver()
         self.coordinator = DetachedCoordinator(
             self.ledger,
-            lambda *told, **more: self.receiver.call(*told, **more),  # noqa: PLW0108 - a test replaces it
+            lambda call, lease: self.receiver.call(call, lease),  # noqa: PLW0108 - a test replaces it
             self.receiver.publish,
             WebhookSettings(backoff_seconds=4, give_up_seconds=GIVE_UP_SECONDS),
             stopping=lambda: self.is_stopping,

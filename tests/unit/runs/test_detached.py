@@ -92,7 +92,7 @@ def test_an_end_that_nobody_wants_to_hear_is_given_up(monkeypatch):
     monkeypatch.setattr(
         stage.receiver,
         "call",
-        lambda *arguments, **more: tell(*arguments, **more) if arguments[0] == URL else _refuse(),
+        lambda call, lease: tell(call, lease) if call.url == URL else _refuse(),
     )
     stage.deliver()
     assert ITEMS == stage.receiver.told

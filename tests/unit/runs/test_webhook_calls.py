@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from stagefleet.errors import CallbackDeclinedError, CallbackError, LeaseLostError
-from stagefleet.runs.webhook import WebhookCaller
+from stagefleet.runs.webhook import WebhookCall, WebhookCaller
 from stagefleet.setting_types import WebhookSettings
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.raw import RawServer, one_by_one
@@ -35,7 +35,8 @@ def caller():
 
 
 def call(caller, server, path="/token-hunter2", **options):
-    caller.call(f"http://{server.host}{path}", "id", "stagefleet.outcome", {"run": "r"}, at=NOW, **options)
+    url = f"http://{server.host}{path}"
+    caller.call(WebhookCall(url, "id", "stagefleet.outcome", {"run": "r"}, NOW), **options)
 
 
 def answering(*answers):
@@ -164,11 +165,11 @@ def test_410_is_the_end(serve, caller):
 def test_a_url_that_cannot_be_called_is_a_failure_like_any_other(caller, host):
     """R10: a run that an older release took is given up in the end, and shows no token."""
     with pytest.raises(CallbackError, match="a URL that cannot be called") as caught:
-        caller.call(f"http://{host}/hunter2", "id", "stagefleet.outcome", {}, at=NOW)
+        caller.call(WebhookCall(f"http://{host}/hunter2", "id", "stagefleet.outcome", {}, NOW))
     assert "hunter2" not in str(caught.value)
 
 
 def test_nobody_there_is_said_by_name(caller):
     with pytest.raises(CallbackError, match=r"^the webhook at 127\.0\.0\.1:1 does not answer") as caught:
-        caller.call("http://127.0.0.1:1/hunter2", "id", "stagefleet.outcome", {}, at=NOW)
+        caller.call(WebhookCall("http://127.0.0.1:1/hunter2", "id", "stagefleet.outcome", {}, NOW))
     assert "hunter2" not in str(caught.value)
