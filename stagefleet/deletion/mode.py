@@ -201,9 +201,7 @@ class DeletionProbe:
             RegistryError: The registry refuses for a reason that does not concern tags.
         """
         self._check_repository()
-        # An unused digest: 404 where deletion is on, 405 where it is off. Where it is off nothing is pushed.
-        unused = Digest("sha256", hashlib.sha256(secrets.token_bytes(32)).hexdigest())
-        delete_manifest(self._client, Reference.of(self._repository, unused), lease=self._lease)
+        self._check_switched_on()
         left = self._remove_left()
         if left.left:  # others would stay, too; these cannot be deleted by tag
             return left
@@ -226,6 +224,25 @@ class DeletionProbe:
             self._client.head_manifest(self._wanted)  # a probe must not create a repository
         except (errors.RegistryUnavailableError, errors.ContentError):
             return  # it exists, but is damaged
+
+    def _check_switched_on(self) -> None:
+        """Delete an unused digest: 404 where deletion is on, 405 where it is off; nothing is pushed then.
+
+        A registry may delete tags and no digests ("Deleting tags" and "Deleting Manifests" are two things in
+        the specification, either of them optional), so an unused tag is tried next.
+        """
+        token = secrets.token_bytes(32)
+        unused = Digest("sha256", hashlib.sha256(token).hexdigest())
+        try:
+            delete_manifest(self._client, Reference.of(self._repository, unused), lease=self._lease)
+        except errors.DeletionDisabledError as disabled:
+            tag = self._repository.tagged(f"{_PREFIX}{token.hex()[:16]}-a")
+            try:
+                delete_manifest(self._client, tag, lease=self._lease)
+            except errors.RegistryError as error:
+                if error.retryable:
+                    raise
+                raise disabled from error
 
     def _try(self, image: RecordImage, first: Reference, second: Reference) -> DeletionMode:
         try:

@@ -219,6 +219,14 @@ def test_a_registry_whose_deletion_is_off_says_which_setting_turns_it_on(fakes, 
     assert ItemResult() == fakes.delete(stage_id)
 
 
+def test_a_registry_that_deletes_tags_and_no_digests_does_so(fakes, repository):
+    """OCI distribution specification 1.1, "Content Management": the probe's own tags go, too."""
+    fakes.registries.deletes = "only tags"
+    stage_id, kept = push(fakes, 1), push(fakes, 2)
+    assert ItemResult() == fakes.delete(stage_id)
+    assert {str(kept)} == fakes.tags(repository)
+
+
 def test_a_registry_that_stops_deleting_tags_is_tried_again_the_next_time(fakes, repository):
     fakes.registries.deletes = "tag"
     first, second = push(fakes, 1), push(fakes, 2)

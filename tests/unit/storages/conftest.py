@@ -80,7 +80,8 @@ class FakeRegistries(MemoryRegistries):
 
     Attributes:
         deletes: "digest" as distribution 2, "tag" as distribution 3, "siblings" for a registry that takes all
-            tags of a tag's digest along, "off", "immutable" for one that refuses to delete what has a tag.
+            tags of a tag's digest along, "off", "only tags" for one that deletes no digest, "immutable" for
+            one that refuses to delete what has a tag.
         writes: What was written or deleted, in order.
         reads: What was read.
         crash_at: The number of the write after whose effect the worker dies.
@@ -189,7 +190,7 @@ class FakeRegistries(MemoryRegistries):
             assert elapsed_seconds() <= precheck()
         self.on_request("DELETE", reference.identifier)
         stored = self.stored(reference.repository)
-        if self.deletes == "off":
+        if self.deletes == "off" or (self.deletes == "only tags" and reference.digest is not None):
             raise RegistryError("unsupported", method="DELETE", status=405, codes=("UNSUPPORTED",))
         if reference.tag is not None and self.deletes == "digest":
             raise RegistryError("invalid digest", method="DELETE", status=400, codes=("DIGEST_INVALID",))
@@ -198,7 +199,7 @@ class FakeRegistries(MemoryRegistries):
             raise RegistryError(
                 f"{reference}: DELETE answered 412 (immutable tag)", method="DELETE", status=412
             )
-        takes_siblings = reference.tag is not None and self.deletes != "tag"
+        takes_siblings = reference.tag is not None and self.deletes not in {"tag", "only tags"}
         gone = Reference.of(reference.repository, digest) if takes_siblings else reference
         super().delete_manifest(gone, lease=lease)
         self._written("delete", reference.identifier)
