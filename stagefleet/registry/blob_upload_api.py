@@ -263,7 +263,7 @@ class BlobUploadApi(BlobApi):
             except SourceError as error:
                 raise error.cause from None  # it had its retries
             except _TooLargeError as error:
-                if not self.upload_facts.lower_body_limit(repository.host):
+                if not self.upload_facts.lower_body_limit(repository.host, error.tried):
                     raise error.cause from None
                 mount_from, wait, cause = None, 0.0, error.cause.cause
             except (errors.RegistryUnreachableError, errors.RegistryError) as error:
@@ -310,7 +310,7 @@ class BlobUploadApi(BlobApi):
         except errors.RegistryError as error:
             if error.status != requests.codes.request_entity_too_large:
                 raise
-            raise _TooLargeError(error) from None
+            raise _TooLargeError(error, limit) from None
 
     def _send_chunks(self, upload: Upload, source: Body | io.BytesIO, size: int, lease: Lease) -> Upload:
         """Send a blob in chunks, and return the upload that has them all."""
@@ -362,11 +362,11 @@ class BlobUploadApi(BlobApi):
 
 
 class _TooLargeError(Exception):
-    """A gateway does not let a body of this size through."""
+    """A gateway does not let a body through that was sent under the limit `tried`."""
 
-    def __init__(self, cause: errors.RegistryError) -> None:
+    def __init__(self, cause: errors.RegistryError, tried: int | None) -> None:
         super().__init__()
-        self.cause = cause
+        self.cause, self.tried = cause, tried
 
 
 def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:

@@ -108,10 +108,15 @@ class UploadFacts:
         if told.isascii() and told.isdigit() and len(told) <= _MOST_DIGITS and int(told) >= _BODY_BYTES[-1]:
             _learn(self._body_limits, host, min(int(told), _BODY_BYTES[0]))
 
-    def lower_body_limit(self, host: str) -> bool:
-        """Learn from a body that was too large; return False if no smaller one is left to try."""
+    def lower_body_limit(self, host: str, tried: int | None) -> bool:
+        """Learn from a body that was too large; return False if no smaller one is left to try.
+
+        `tried` was the limit when it was sent: by now another upload may have learned more.
+        """
         limit = self.body_limit(host)
-        smaller = next((size for size in _BODY_BYTES if limit is None or size < limit), None)
+        if limit is not None and (tried is None or limit < tried):
+            return True
+        smaller = next((size for size in _BODY_BYTES if tried is None or size < tried), None)
         if smaller is not None:
             _learn(self._body_limits, host, smaller)
         return smaller is not None

@@ -143,6 +143,23 @@ def test_a_blob_goes_in_chunks_where_a_gateway_limits_bodies(serve, client, repo
     assert all(len(asked.body) <= limit for asked in server.asked[before:])
 
 
+def test_blobs_side_by_side_learn_a_limit_together(serve, client, repository_at):
+    """W6: what another upload learned while a body was on its way is tried before the blob fails."""
+    limit, content = 70_000, bytes(300_000)
+    others: list[bytes] = []
+
+    def refuse(asked):
+        if len(asked.body) == len(content) and not others:
+            others.append(content + b"other")
+            send(client, repository_at(server), others[0])
+        return RegistryResponse(413, b"too large") if len(asked.body) > limit else None
+
+    destination = Destination(refuse)
+    server = serve(destination)
+    assert str(send(client, repository_at(server), content)) in destination.blobs
+    assert str(digest_of(others[0])) in destination.blobs
+
+
 def test_a_small_blob_needs_no_chunks(serve, connect, repository_at):
     """W6: one PUT, as ever."""
     server = serve(Destination(limited(1 << 20)))
