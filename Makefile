@@ -18,7 +18,8 @@ pages: ## Flower's pages in chromium, checked, and drawn for docs/flower.md
 	@scripts/setup.sh browser
 	@$(BIN)/python -m scripts.pages
 
-test: setup ## unit, contract and integration tests
+test: ## unit, contract and integration tests
+	@scripts/setup.sh tests
 	@$(PYTEST) tests/unit tests/contract tests/integration -n 2 --dist worksteal --timeout 300
 
 faults: setup ## what kills, pauses and cuts, for longer

@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh            the packages of the product and of its tests, in .venv
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
+#   scripts/setup.sh tests      the same as with services, and distribution 3, built where Go 1.24 or later is
 #   scripts/setup.sh image      the same, and what makes a base for the image where Docker Hub is out of reach
 #   scripts/setup.sh browser    the same as with services, and the browser that shows Flower's pages
 #   scripts/setup.sh docs       the same, and what builds the documentation's site, in .tools/docs-venv
@@ -76,9 +77,54 @@ environment() {
 
 environment .venv requirements.lock
 
+# build_registry: distribution 3 for the tests, beside Debian's 2.8; no package has it. Skipped, and said, without Go.
+# The storage and the logins that the tests use are all it has: the drivers of clouds take most of the time to build.
+build_registry() {
+    local go=$PWD/.tools/go built=.tools/distribution/registry version
+    [ ! -x "$built" ] || return 0
+    version=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || version=none
+    if [ "$version" = none ] || ! printf 'go1.24\n%s\n' "$version" | sort -VC; then
+        say "no Go 1.24 or later ($version): the tests on distribution 3 will be skipped"
+        return 0
+    fi
+    say "building distribution 3 for the tests; without Go on the PATH they are skipped"
+    mkdir -p "$go/registry" "${built%/*}"
+    cat > "$go/registry/main.go" <<-'GO'
+	package main
+
+	import (
+		"os"
+
+		"github.com/distribution/distribution/v3/registry"
+		_ "github.com/distribution/distribution/v3/registry/auth/htpasswd"
+		_ "github.com/distribution/distribution/v3/registry/auth/token"
+		_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
+	)
+
+	func main() {
+		if registry.RootCmd.Execute() != nil {
+			os.Exit(1)
+		}
+	}
+	GO
+    (
+        cd "$go/registry"
+        export GOTOOLCHAIN=local GOFLAGS="-mod=mod -modcacherw" GOPATH=$go/path GOCACHE=$go/cache CGO_ENABLED=0
+        [ -f go.mod ] || go mod init stagefleet/registry
+        go mod edit -require github.com/distribution/distribution/v3@v3.1.2
+        go build -ldflags "-s -w" -o registry .
+    ) >"$go/build.log" 2>&1 || { say "distribution 3 was not built, see $go/build.log: its tests will be skipped"; return 0; }
+    mv "$go/registry/registry" "$built"
+    rm -rf "$go"
+}
+
 services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo)
 case "${1:-}" in
     services) install "${services[@]}" ;;
+    tests)
+        install "${services[@]}"
+        build_registry
+        ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;
     browser) install "${services[@]}" chromium=chromium chromedriver=chromium-driver pngquant=pngquant ;;
     docs) environment .tools/docs-venv scripts/docs.lock ;;

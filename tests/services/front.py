@@ -6,12 +6,13 @@ import http.client
 import sys
 import threading
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "RegistryFront"]
+__all__ = ["Answer", "Asked", "RegistryFront"]
 
 _TIMEOUT_SECONDS = 30
 _HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "keep-alive"}
@@ -23,6 +24,15 @@ class Answer(NamedTuple):
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Asked(NamedTuple):
+    """A request as the front reads it; the path with its query."""
+
+    method: str
+    path: str
+    headers: Message
+    body: bytes
 
 
 Rule = Callable[[str, str], Answer | None]
@@ -37,7 +47,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class RegistryFront:
-    """A front on a loopback port; use it in a `with`.
+    """A front on a loopback port; use it in a `with`. A subclass may look at more than its rule.
 
     Attributes:
         host: `127.0.0.1:PORT`.
@@ -60,9 +70,8 @@ class RegistryFront:
 
             def _handle(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                path = urlsplit(self.path).path
-                answer = front.rule(self.command, path) or self._forward(body)
-                front.requests.append((self.command, path, answer.status))
+                answer = front.answer(Asked(self.command, self.path, self.headers, body))
+                front.requests.append((self.command, urlsplit(self.path).path, answer.status))
                 self.send_response(answer.status)
                 for name, value in answer.headers:
                     self.send_header(name, value)
@@ -72,25 +81,30 @@ class RegistryFront:
                 if self.command != "HEAD":
                     self.wfile.write(answer.body)
 
-            def _forward(self, body: bytes) -> Answer:
-                connection = http.client.HTTPConnection(front.registry, timeout=_TIMEOUT_SECONDS)
-                try:
-                    headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_HEADERS}
-                    connection.request(self.command, self.path, body or None, headers)
-                    response = connection.getresponse()
-                    content = response.read()
-                    hop = _HOP_HEADERS - ({"content-length"} if self.command == "HEAD" else set())
-                    kept = ((k, v) for k, v in response.getheaders() if k.lower() not in hop)
-                    return Answer(response.status, content, tuple(kept))
-                finally:
-                    connection.close()
-
             do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815 - http.server's
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self.host = f"127.0.0.1:{self._server.server_port}"
+
+    def answer(self, asked: Asked) -> Answer:
+        """Answer a request by the rule, else as the registry does."""
+        return self.rule(asked.method, urlsplit(asked.path).path) or self.forward(asked)
+
+    def forward(self, asked: Asked) -> Answer:
+        """Send a request on, and return the registry's answer."""
+        connection = http.client.HTTPConnection(self.registry, timeout=_TIMEOUT_SECONDS)
+        try:
+            headers = {k: v for k, v in asked.headers.items() if k.lower() not in _HOP_HEADERS}
+            connection.request(asked.method, asked.path, asked.body or None, headers)
+            response = connection.getresponse()
+            content = response.read()
+            hop = _HOP_HEADERS - ({"content-length"} if asked.method == "HEAD" else set())
+            kept = ((k, v) for k, v in response.getheaders() if k.lower() not in hop)
+            return Answer(response.status, content, tuple(kept))
+        finally:
+            connection.close()
 
     def __enter__(self) -> Self:
         self._thread.start()

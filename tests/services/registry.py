@@ -1,8 +1,9 @@
-"""A real registry: Debian's `docker-registry`, distribution 2.8."""
+"""A real registry: Debian's `docker-registry`, distribution 2.8, or distribution 3 where set-up built it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,13 @@ _TIMEOUT_SECONDS = 10
 _BCRYPT_ROUNDS = 4  # the least there is: tests log in often
 _ACCESS = re.compile(r'^\S+ - \S+ \[[^]]*\] "(\S+) (\S+) HTTP/[0-9.]+" ([0-9]{3}) ', re.MULTILINE)
 _SETTLING = "/v2/?settling="
+_BUILT = Path(__file__).parents[2] / ".tools" / "distribution" / "registry"
+_QUIET = {"OTEL_TRACES_EXPORTER": "none"}  # distribution 3 sends traces to a collector otherwise
+
+
+def built_registry() -> str | None:
+    """Return the program of distribution 3, None where set-up did not build it."""
+    return str(_BUILT) if _BUILT.exists() else None
 
 
 class Request(NamedTuple):
@@ -58,6 +66,7 @@ class RegistryServer:
         client_certificates: bool = False,
         cache: bool = False,
         foreign_urls: bool = False,
+        binary: str | None = None,
     ) -> None:
         """Prepare a registry; `start` starts it.
 
@@ -70,8 +79,9 @@ class RegistryServer:
             client_certificates: Whether clients have to show a certificate of the same authority.
             cache: Whether it remembers blobs in memory, as Debian configures it; then it cannot be renewed.
             foreign_urls: Whether it takes manifests with layers that are to be had elsewhere.
+            binary: The program, as `built_registry` finds one; Debian's by default.
         """
-        self._binary = find_program("docker-registry", install="apt-get install docker-registry")
+        self._binary = binary or find_program("docker-registry", install="apt-get install docker-registry")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.root = folder, folder / "content"
         self._delete, self._htpasswd, self._token = delete, htpasswd, token
@@ -89,7 +99,10 @@ class RegistryServer:
             file = self.folder / "config.json"  # JSON is YAML
             file.write_text(json.dumps(self._configuration()))
             program = self._program = Program(
-                [self._binary, "serve", str(file)], folder=self.folder, name="registry"
+                [self._binary, "serve", str(file)],
+                folder=self.folder,
+                name="registry",
+                environment=os.environ | _QUIET,
             )
             try:
                 program.wait_for("listening on ")
@@ -194,7 +207,8 @@ class RegistryServer:
         }
         if self._cache:
             storage["cache"] = {"blobdescriptor": "inmemory"}
-        http: dict[str, Any] = {"addr": self.host, "secret": "not one"}
+        # Distribution 3 ends at SIGTERM only where it is told how long requests may still take.
+        http: dict[str, Any] = {"addr": self.host, "secret": "not one", "draintimeout": "1s"}
         if self._tls is not None:
             http["tls"] = {
                 "certificate": str(self._tls.server_certificate),

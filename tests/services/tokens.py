@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 
 _ISSUER = "stagefleet-tests"
 _LEEWAY_SECONDS = 60  # distribution accepts a token for so long after its end
+_ALL_ACTIONS = ("pull", "push", "delete")
 _REPOSITORY = "/v2/(.+)/(?:manifests|blobs|tags)/"
 
 
@@ -54,6 +55,7 @@ class TokenServer:
         service: The service that its tokens are for.
         lifetime_seconds: Of the tokens from now on; whole seconds count.
         refused_actions: What no token allows from now on, such as "push".
+        unknown_actions: What it answers 400 to from now on, such as "delete"; `*` stands for all actions.
         refresh_tokens: Accounts by identity token.
         grants: The tokens given over HTTP.
     """
@@ -69,6 +71,7 @@ class TokenServer:
         self.service = "stagefleet-tests-registry"
         self.lifetime_seconds: float = 300
         self.refused_actions: set[str] = set()
+        self.unknown_actions: set[str] = set()
         self.refresh_tokens: dict[str, str] = {}
         self.grants: list[Grant] = []
         self._users = users
@@ -148,6 +151,11 @@ class TokenServer:
         self.grants.append(Grant(account, tuple(scopes)))
         return document
 
+    def knows(self, scopes: Sequence[str]) -> bool:
+        """Return True if no scope has an action that this server does not know."""
+        actions = {action for scope in scopes for action in scope.rpartition(":")[2].split(",")}
+        return not actions & self.unknown_actions
+
     def account_of(self, user: str, password: str) -> str | None:
         """Whose login it is, None for a wrong one; without users everybody's is right."""
         if self._users is None:
@@ -163,7 +171,8 @@ class TokenServer:
     def _allow(self, scope: str) -> dict[str, Any]:
         kind, _, rest = scope.partition(":")
         name, _, actions = rest.rpartition(":")
-        allowed = [action for action in actions.split(",") if action not in self.refused_actions]
+        asked = _ALL_ACTIONS if actions == "*" else actions.split(",")
+        allowed = [action for action in asked if action not in self.refused_actions]
         return {"type": kind, "name": name, "actions": allowed}
 
 
@@ -176,6 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
         account = self.tokens.account_of(*_basic_login(self.headers["Authorization"]))
         if account is None:
             self._answer(401, {"errors": [{"code": "UNAUTHORIZED", "message": "wrong user or password"}]})
+            return
+        if not self.tokens.knows(_scopes(query)):
+            self._answer(400, {"errors": [{"code": "DENIED", "message": "invalid scope"}]})
             return
         document = self.tokens.grant(account, _scopes(query))
         document["token"] = document["access_token"]
@@ -194,6 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
             account = self.tokens.account_of(field.get("username", ""), field.get("password", ""))
         if account is None:
             self._answer(400, {"error": "invalid_grant"})  # RFC 6749, 5.2
+            return
+        if not self.tokens.knows(_scopes(form)):
+            self._answer(400, {"error": "invalid_scope"})  # RFC 6749, 5.2
             return
         document = self.tokens.grant(account, _scopes(form))
         if field.get("access_type") == "offline":

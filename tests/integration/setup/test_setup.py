@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("docker-registry", "dockerd", "busybox", "curl", "jq", "skopeo")
-TOOLS = ("bash", "sh", "cat", "dirname", "env", "id", "mkdir", "sha256sum", "touch", "chmod", "true")
+TOOLS = (
+    *("bash", "sh", "cat", "dirname", "env", "id", "mkdir", "mv", "rm"),
+    *("sha256sum", "sort", "touch", "chmod", "true"),
+)
 
 
 class Machine:
@@ -197,3 +200,27 @@ def test_the_browser_is_installed_for_the_pages_alone(machine):
         assert 0 == status, said
         installs = [call for call in calls if call.startswith("apt-get install")]
         assert wanted == [call.partition("--no-install-recommends ")[2] for call in installs]
+
+
+@pytest.mark.parametrize("version", ["go1.24", "go1.26.8"])
+def test_distribution_3_is_built_once_where_go_is(machine, version):
+    for program in SERVICES:
+        machine.add(program)
+    machine.add("go", f'case "$1" in env) echo {version} ;; build) touch registry; chmod +x registry ;; esac')
+    status, said, calls = machine.set_up("tests")
+    assert (0, True) == (status, (machine.checkout / ".tools/distribution/registry").exists()), said
+    assert "go mod edit -require github.com/distribution/distribution/v3@v3.1.2" in calls
+    assert not (machine.checkout / ".tools/go").exists()
+    assert [] == [call for call in machine.set_up("tests")[2] if call.startswith("go ")]
+
+
+@pytest.mark.parametrize("go", ["", "echo go1.23.9", '[ "$1" = env ] && echo go1.25'])
+def test_without_a_registry_of_their_own_tests_are_skipped_and_set_up_says_so(machine, go):
+    """Without Go, with one that is too old, and where the build fails."""
+    for program in SERVICES:
+        machine.add(program)
+    if go:
+        machine.add("go", go)
+    status, said, _ = machine.set_up("tests")
+    assert (0, False) == (status, (machine.checkout / ".tools/distribution/registry").exists())
+    assert "will be skipped" in said.splitlines()[-1]

@@ -1,0 +1,126 @@
+"""The life of stages, the same on every kind of registry (docs/registries.md, "What was tried")."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from stagefleet import Fleet, Project
+from stagefleet.names import Repository, StageId
+from stagefleet.operations.verify import VerifyOperation
+from stagefleet.records.models import ImageMetadata, ManagedImage
+from stagefleet.runs.models import Run, RunState
+from tests.contract.registries.conftest import Repositories
+from tests.services import ImageMaker, Pushed, RegistryServer, stage_id_of
+
+MANY = 2500
+LARGE_BYTES = 700_000
+"""More than the bodies that the gateway with limits takes."""
+INDEX = stage_id_of("index", None)
+
+
+def stage(number: int) -> str:
+    return stage_id_of(f"stage {number}", 1_700_000_000_000 + number)
+
+
+def push(repositories: Repositories, name: str, number: int) -> Pushed:
+    layers = [b"shared", f"own {number}".encode()]
+    return repositories.maker.push_image(
+        repositories.path(name), stage(number), layers=layers, oci=repositories.product.oci
+    )
+
+
+def succeeded(fleet: Fleet, run: Run) -> int:
+    """How many items succeeded, where none failed."""
+    assert [] == [(failure.item, failure.error) for failure in fleet.failures(run.id)]
+    assert RunState.SUCCEEDED == run.state
+    return run.succeeded
+
+
+@pytest.fixture
+def origin(elsewhere: RegistryServer, repositories: Repositories) -> dict[str, str]:
+    """Stages of another registry, with a layer of some size, and an index of two of them; by digest."""
+    elsewhere.renew()
+    with ImageMaker(elsewhere) as maker:
+        oci = repositories.product.oci
+        images = [
+            maker.push_image(
+                "origin/app", stage(number), layers=[b"shared", os.urandom(LARGE_BYTES)], oci=oci
+            )
+            for number in range(2)
+        ]
+        index = maker.push_index("origin/app", INDEX, images)
+    return {stage(0): images[0].digest, stage(1): images[1].digest, INDEX: index.digest}
+
+
+def test_stages_and_an_index_go_in_and_out_and_are_described_and_verified(
+    fleet: Fleet, repositories: Repositories, elsewhere: RegistryServer, origin: dict[str, str]
+) -> None:
+    here = repositories.address("app")
+    assert 3 == succeeded(fleet, fleet.for_each_copy_stage(f"{elsewhere.host}/origin/app", here))
+    assert origin == repositories.digests("app")
+    again = fleet.for_each_copy_stage(f"{elsewhere.host}/origin/app", here, verify=True)
+    assert (0, 3) == (succeeded(fleet, again), again.skipped)
+
+    described = list(fleet.describe_stages(here))
+    assert origin == {str(found.stage_id): found.info.repo_digest.rpartition("@")[2] for found in described}
+    assert 3 == succeeded(fleet, fleet.for_each(VerifyOperation(repository=Repository.parse(here))))
+
+    assert 3 == succeeded(fleet, fleet.for_each_copy_stage(here, f"{elsewhere.host}/back/app"))
+    with ImageMaker(elsewhere) as maker:
+        assert origin == {tag: maker.digest("back/app", tag) for tag in maker.tags("back/app")}
+
+
+def test_2500_tags_are_listed(fleet: Fleet, repositories: Repositories) -> None:
+    first = push(repositories, "many", 0)
+    repositories.product.tag_many(repositories.maker, first, map(stage, range(1, MANY)))
+    listed = [str(stage_id) for stage_id in fleet.stage_ids(repositories.address("many"))]
+    assert sorted(map(stage, range(MANY))) == sorted(listed)
+
+
+def test_of_siblings_with_one_digest_one_goes(fleet: Fleet, repositories: Repositories) -> None:
+    """The other stage stays, and so does a tag that is nobody's."""
+    pushed = push(repositories, "siblings", 1)
+    for tag in (stage(2), "latest"):
+        repositories.maker.push_tag(pushed, tag)
+    run = fleet.for_each_delete_stage(repositories.address("siblings"), [stage(1)])
+    assert 1 == succeeded(fleet, run)
+    assert {stage(2): pushed.digest, "latest": pushed.digest} == repositories.digests("siblings")
+
+
+def test_a_member_of_an_index_that_stays_keeps_its_content(fleet: Fleet, repositories: Repositories) -> None:
+    members = [push(repositories, "members", number) for number in range(2)]
+    path = repositories.path("members")
+    index = repositories.maker.push_index(path, INDEX, members)
+    run = fleet.for_each_delete_stage(repositories.address("members"), [stage(0)])
+    assert 1 == succeeded(fleet, run)
+    kept = {stage(1): members[1].digest, INDEX: index.digest}
+    assert kept == repositories.digests("members")
+    assert members[0].manifest == repositories.maker.manifest(path, members[0].digest)
+
+
+def test_a_project_is_published_recorded_and_purged(fleet: Fleet, repositories: Repositories) -> None:
+    for number in range(3):
+        push(repositories, "primary", number)
+    repositories.maker.push_tag(push(repositories, "final", 9), "somebodys")
+    primary, final = (Repository.parse(repositories.address(name)) for name in ("primary", "final"))
+    project = fleet.project(Project("app", primary, final))
+    assert 3 == succeeded(fleet, project.for_each_publish_stage())
+    published = repositories.digests("final")
+    assert repositories.digests("primary").items() <= published.items()
+
+    records = fleet.records
+    records.write(primary, ManagedImage("web/app"), project="app")
+    records.write(primary, ImageMetadata.of_image("web", "c0" * 20, StageId.parse(stage(0))), project="app")
+    records.add_custom_tag(primary, "v1", stage(1), project="app", final=final)
+    records.check_custom_tag(primary, "v1", stage(1), final=final)
+    found = records.read(primary, "managed-image", "web/app")
+    assert found is not None
+    assert ManagedImage("web/app") == found.record
+    assert 3 == len(list(records.ids(primary)))
+
+    for group in project.purge():
+        assert group.run is None or group.run.failed == 0, group
+    assert {} == repositories.digests("primary")
+    assert {"somebodys": published["somebodys"]} == repositories.digests("final")
