@@ -235,6 +235,9 @@ class ProjectSettings(Section):
         return self
 
 
+_NOTHING_SAID = RegistrySettings()
+
+
 class Settings(Section):
     """All settings; see `config/stagefleet.example.toml` for a commented file."""
 
@@ -260,7 +263,9 @@ class Settings(Section):
 
     def registry(self, host: str) -> RegistrySettings:
         """Return the settings of a registry; what it leaves unset is as `http` says for all registries."""
-        found = self.registries.get(host, RegistrySettings())
+        found = self.registries.get(host, _NOTHING_SAID)
+        if not (self.http.insecure or self.http.plain_http):
+            return found
         for_all = {"insecure": self.http.insecure, "plain_http": self.http.plain_http}
         unset = {name: True for name, is_on in for_all.items() if is_on and getattr(found, name) is None}
         return found.model_copy(update=unset) if unset else found
