@@ -9,6 +9,7 @@ import importlib
 import inspect
 import io
 import re
+import socket
 import textwrap
 import tokenize
 from pathlib import Path
@@ -276,16 +277,15 @@ def test_urllib3_connects_where_we_do():
     assert connection.socket_options
 
 
-def test_urllib3_s_pools_take_connections_that_were_opened_before():
-    pool = HTTPConnectionPool("host.test", maxsize=2)
-    idle: Any = pool.pool
-    assert [None, None] == idle.queue
-    connection = pool._new_conn()
-    assert not connection.is_connected
-    with idle.mutex:
-        idle.queue.remove(None)
-    pool._put_conn(connection)
-    assert connection is pool._get_conn()
+def test_urllib3_s_connections_work_without_a_pool():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = HTTPConnection(*listener.getsockname())
+        before = connection.is_connected
+        connection.connect()
+        assert (False, True) == (before, connection.is_connected)
+        assert connection.sock.getpeername() == listener.getsockname()
+        connection.close()
+    assert connection.sock is None
 
 
 def test_urllib3_s_errors_hold_their_cause():

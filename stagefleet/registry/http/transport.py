@@ -11,8 +11,7 @@ import math
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -21,13 +20,13 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.structures import CaseInsensitiveDict
 from requests.utils import select_proxy
 
 from stagefleet.errors import CertificateError, RegistryUnreachableError
 from stagefleet.leases import SLICE_SECONDS, current_lease
 from stagefleet.redaction import host_of, words_of
 from stagefleet.registry.http.adapter import Adapter
+from stagefleet.registry.http.connections import OriginConnections
 from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, settings_of
 from stagefleet.registry.http.proxies import proxies_of
 from stagefleet.registry.http.sockets import make_context
@@ -35,6 +34,7 @@ from stagefleet.registry.http.waits import Deadline, bounding
 from stagefleet.settings import Settings
 
 _MOST_HOSTS = 256
+_AFTER_SCHEME = len("https://")
 _USER_AGENT = "stagefleet"
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
@@ -51,11 +51,34 @@ class Body(Protocol):
 
 @dataclass(slots=True)
 class _Route:
-    """The way to a host: data that requests would recompute for each request, and if it ever answered."""
+    """The way to an origin: data that requests would recompute for each request, and if it ever answered.
 
-    adapter: Adapter
+    Attributes:
+        host: `host[:port]`, for messages.
+        connections: Connections to the origin itself; None if a proxy stands before it.
+        adapter: The way through the proxy.
+    """
+
+    host: str
     proxies: Mapping[str, str]
+    connections: OriginConnections | None
+    adapter: Adapter
     has_answered: bool = False
+
+    def send(self, request: requests.PreparedRequest) -> requests.Response:
+        if self.connections is not None:
+            return self.connections.send(request)
+        return self.adapter.send(
+            request,
+            stream=True,
+            timeout=SLICE_SECONDS,  # the sockets' own setting: the deadline bounds them
+            proxies=self.proxies,
+        )
+
+    def close(self) -> None:
+        if self.connections is not None:
+            self.connections.close()
+        self.adapter.close()
 
 
 class Transport:
@@ -81,7 +104,7 @@ class Transport:
         """Close all connections."""
         with self._lock:
             for route in self._routes.values():
-                route.adapter.close()
+                route.close()
 
     def send(
         self,
@@ -105,9 +128,9 @@ class Transport:
             DeadlineMissedError: The request could not leave in time, and was not sent.
             CertificateError: The server's certificate is not trusted.
         """
-        http = self._settings.http
+        http, route = self._settings.http, self._route(url)
         deadline = Deadline(
-            urlsplit(url).netloc,
+            route.host,
             connect_seconds=http.connect_timeout_seconds,
             phase_seconds=http.read_timeout_seconds,
             ends_at=ends_at,
@@ -118,18 +141,13 @@ class Transport:
         deadline.is_streamed = not isinstance(body, bytes | None)
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, url, body  # type: ignore[assignment]  # a Body has what urllib3 needs
-        request.headers = CaseInsensitiveDict({**self._headers, **headers})
-        request.headers["User-Agent"] = _USER_AGENT
+        fields = {**self._headers, **headers, "User-Agent": _USER_AGENT}
         if body is not None or method in {"POST", "PUT"}:
-            request.headers["Content-Length"] = str(len(body or b""))
-        route = self._route(url)
-        with map_http_errors(url, route.proxies, advice=self._scheme_advice(url, route)), bounding(deadline):
-            response = route.adapter.send(
-                request,
-                stream=True,
-                timeout=SLICE_SECONDS,  # the sockets' own setting: the deadline bounds them
-                proxies=route.proxies,
-            )
+            fields["Content-Length"] = str(len(body or b""))
+        request.headers = fields  # type: ignore[assignment]  # nobody looks for one in another case
+        advise = partial(self._scheme_advice, url, route)
+        with map_http_errors(url, route.proxies, advise=advise), bounding(deadline):
+            response = route.send(request)
         route.has_answered = True
         return response
 
@@ -138,10 +156,10 @@ class Transport:
 
         There are none to a proxy: it may open one for each request.
         """
-        route = self._route(url)
-        if select_proxy(url, dict(route.proxies)):
+        connections = self._route(url).connections
+        if connections is None:
             return []
-        return [partial(self._open, url, opening) for opening in route.adapter.prepare_connections(count)]
+        return [partial(self._open, url, opening) for opening in connections.prepare(count)]
 
     def _open(self, url: str, opening: Callable[[], None]) -> None:
         seconds = self._settings.http.connect_timeout_seconds
@@ -153,16 +171,16 @@ class Transport:
 
     def _scheme_advice(self, url: str, route: _Route) -> str:
         """Return the setting to change if TLS and plain HTTP may be mixed up, else ""."""
-        scheme, host = urlsplit(url)[:2]
         if not self._to_registries or route.has_answered:
             return ""
+        scheme, host = urlsplit(url)[:2]
         return advise_tls(host) if scheme == "http" else advise_plain_http(host)
 
     def _route(self, url: str) -> _Route:
-        scheme, host = urlsplit(url)[:2]
-        origin = f"{scheme}://{host}"
-        route = self._routes.get(origin)
+        route = self._routes.get(url[: url.find("/", _AFTER_SCHEME)])
         if route is None:
+            scheme, host = urlsplit(url)[:2]
+            origin = f"{scheme}://{host}"
             with self._lock:
                 route = self._routes.get(origin) or self._make_route(origin, scheme, host)
         return route
@@ -174,45 +192,67 @@ class Transport:
         if context is not None and registry.insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings demand it
         if len(self._routes) >= _MOST_HOSTS:
-            self._routes.pop(next(iter(self._routes))).adapter.close()
+            self._routes.pop(next(iter(self._routes))).close()
         # Loopback never uses a proxy, whatever NO_PROXY says: as in Docker and all Go tools.
         proxies = proxies_of(origin)
-        adapter = Adapter(origin, context)
-        route = self._routes[origin] = _Route(adapter, proxies)
+        connections = None if select_proxy(origin, proxies) else OriginConnections(origin, context)
+        route = self._routes[origin] = _Route(host, proxies, connections, Adapter(origin, context))
         return route
 
 
-@contextmanager
-def map_http_errors(
-    url: str, proxies: Mapping[str, str] = MappingProxyType({}), *, advice: str = ""
-) -> Iterator[None]:
-    """Map every error of requests, urllib3 and the socket to one of ours.
+class _MapHttpErrors:
+    """Map every error of requests, urllib3 and the socket in a block to one of ours.
 
     The errors have no cause: foreign errors hold the URL, which may hold a signature, and tracebacks show
-    them. `advice` says what to do if TLS and plain HTTP are mixed up.
+    them. `advise` returns what to do if TLS and plain HTTP are mixed up.
     """
+
+    __slots__ = ("_advise", "_proxies", "_url")
+
+    def __init__(
+        self,
+        url: str,
+        proxies: Mapping[str, str] = MappingProxyType({}),
+        *,
+        advise: Callable[[], str] = str,
+    ) -> None:
+        self._url = url
+        self._proxies = proxies
+        self._advise = advise
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError | OSError):
+            raise _mapped(error, self._url, self._proxies, self._advise()) from None
+
+
+map_http_errors = _MapHttpErrors  # no generator: it costs three times the calls
+
+
+def _mapped(
+    error: Exception, url: str, proxies: Mapping[str, str], advice: str
+) -> CertificateError | RegistryUnreachableError:
     host = urlsplit(url).netloc
-    try:
-        yield
-    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
+    if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
         reason = _reason(error)
-        raise CertificateError(
+        return CertificateError(
             f"{host}: no trusted TLS connection ({reason}): {_tls_advice(error, host, advice)}", host=host
-        ) from None
-    except requests.exceptions.ProxyError as error:
+        )
+    if isinstance(error, requests.exceptions.ProxyError):
         proxy = select_proxy(url, dict(proxies)) or ""
         shown = host_of(proxy if "://" in proxy else f"http://{proxy}")
-        raise RegistryUnreachableError(
+        return RegistryUnreachableError(
             f"{host} cannot be reached through the proxy {shown} ({_reason(error)})", host=host
-        ) from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        if _has_no_address(error):
-            message = f"{host} is the name of no host ({_reason(error)}): see that it is spelled right"
-            raise RegistryUnreachableError(message, host=host, is_unknown=True) from None
-        message = f"{host} does not answer ({_reason(error)})"
-        if advice and _may_want_tls(url, error):
-            message += f": {advice}"
-        raise RegistryUnreachableError(message, host=host) from None
+        )
+    if _has_no_address(error):
+        message = f"{host} is the name of no host ({_reason(error)}): see that it is spelled right"
+        return RegistryUnreachableError(message, host=host, is_unknown=True)
+    message = f"{host} does not answer ({_reason(error)})"
+    if advice and _may_want_tls(url, error):
+        message += f": {advice}"
+    return RegistryUnreachableError(message, host=host)
 
 
 def _has_no_address(error: BaseException) -> bool:

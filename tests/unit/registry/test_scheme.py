@@ -113,6 +113,7 @@ def test_a_server_that_does_not_understand_tls_may_speak_plain_http(start, conne
     ],
 )
 def test_every_python_tells_that_a_server_hung_up_on_tls(error):
-    with pytest.raises(CertificateError) as caught, map_http_errors("https://r.test/v2/", advice="ADVICE"):
+    advised = map_http_errors("https://r.test/v2/", advise=lambda: "ADVICE")
+    with pytest.raises(CertificateError) as caught, advised:
         raise requests.exceptions.SSLError(urllib3.exceptions.SSLError(error))
     assert str(caught.value).endswith(": ADVICE")
