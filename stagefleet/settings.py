@@ -103,6 +103,14 @@ class RunSettings(Section):
     no_worker_notice_seconds: Seconds = 10
     no_worker_limit_seconds: Seconds = 60
 
+    def bounded_pause(self, seconds: float) -> float:
+        """Limit a pause of an item; a NaN becomes the longest one.
+
+        >>> RunSettings().bounded_pause(float("nan")), RunSettings().bounded_pause(-1)
+        (3600, 0)
+        """
+        return max(0, min(self.longest_pause_seconds, seconds))
+
     @model_validator(mode="after")
     def _check_lease(self) -> Self:
         _check_renewal(self.lease_seconds, self.renewal_seconds)

@@ -154,6 +154,8 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs show": ("runs show 6200c6a4b1f3", "runs show --idempotency-key nightly-2026-11-28"),
     "runs watch": ("runs watch 6200c6a4b1f3",),
     "runs cancel": ("runs cancel 6200c6a4b1f3", "runs cancel 6200c6a4b1f3 --now"),
+    "runs pause": ("runs pause 6200c6a4b1f3",),
+    "runs resume": ("runs resume 6200c6a4b1f3",),
     "runs retry": ("runs retry 6200c6a4b1f3",),
     "locks list": ("locks list",),
     "worker": ("worker", "worker --processes 4 --concurrency 8 --queues copy,delete"),

@@ -74,9 +74,8 @@ class Fleet:
     ) -> Self:
         """Create a fleet that uses a Redis; connects at the first call that needs it.
 
-        Args:
-            redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
-            settings: From the environment and `stagefleet.toml` if None.
+        The URL begins with `redis://`, `rediss://` or `unix://`, and is from the settings if None; they are
+        from the environment and `stagefleet.toml` if None.
 
         Raises:
             UsageError: The URL is missing or malformed, or the settings cannot be read.
@@ -97,8 +96,7 @@ class Fleet:
     ) -> Self:
         """Create a fleet with a private Valkey and a worker, started when needed and stopped by `close`.
 
-        `settings` are as in `connect`, without the Redis URL; `on_start` is called before the first use of
-        the two.
+        `settings` are as in `connect`, without the URL; `on_start` is called before the first use of the two.
         """
         settings = load_settings() if settings is None else settings
         return cls(EmbeddedConnections(settings, on_start=on_start), on_notice=on_notice)
@@ -122,16 +120,13 @@ class Fleet:
         on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Execute an operation on each item, and wait for the end.
+        """Execute an operation on each item, wait for the end, and return the run (`detach`: once started).
 
         Args:
             items: The names of its items; all if None.
             on_outcome: Called in this process once for each outcome. The run waits for it: at most `parallel`
                 items are executed and not yet called back for. An exception from it stops the run.
             **run: See `RunArguments`; with `detach` only a `RemoteCallback` works.
-
-        Returns:
-            The finished run; with `detach`, the started one.
 
         Raises:
             RepositoryNotFoundError: A storage that has to exist does not.
@@ -293,12 +288,9 @@ class Fleet:
     ) -> Iterator[StageDescription]:
         """Describe stages, of None all, in order, in threads of this process; needs no worker.
 
-        Errors are as of `stage_ids`, and those that would affect the other stages too.
-
-        Args:
-            parallel: Stages at once; from the settings if None.
-            on_left_out: Called with each skipped stage and the error: `StageNotFoundError` for a stage that
-                is gone or rejected, others for a stage that cannot be described; logged if None.
+        Errors are as of `stage_ids`, and those that would affect the other stages too. `parallel` is of the
+        settings if None. `on_left_out` is called with each skipped stage and the error, `StageNotFoundError`
+        for one that is gone or rejected, others for one that cannot be described; logged if None.
         """
         return self._reader.describe_stages(
             address, stage_ids, parallel=parallel, on_left_out=on_left_out, missing_ok=missing_ok
@@ -323,9 +315,8 @@ class Fleet:
             NotFoundError: An image does not exist.
             LockTimeoutError: A copy or deletion of the stage takes too long.
         """
-        storage = base.parse_repository(repository)
-        chosen = base.parse_images(storage, images)
-        return self._connections.storages.publish_index(storage, StageId.parse(str(stage_id)), chosen)
+        storage, parsed = base.parse_repository(repository), StageId.parse(str(stage_id))
+        return self._connections.storages.publish_index(storage, parsed, base.parse_images(storage, images))
 
     def project(self, project: str | StorageAddress | Project) -> FleetProject:
         """Return a project: the name of one in the settings, its storages, or its primary storage alone.
@@ -373,6 +364,17 @@ class Fleet:
         incompatible release wrote goes on: `IncompatibleVersionError`.
         """
         return self._connections.ledger.cancel(run_id, now=now)
+
+    def pause(self, run_id: str) -> bool:
+        """Let items of a run start no more, until `resume`, and those in progress finish.
+
+        Returns False if it was paused before; a run that has ended or is being cancelled is a `UsageError`.
+        """
+        return self._connections.ledger.set_paused(run_id, paused=True)
+
+    def resume(self, run_id: str) -> bool:
+        """Let the items of a paused run start again; return False if it was not paused; see `pause`."""
+        return self._connections.ledger.set_paused(run_id, paused=False)
 
     def retry(
         self,

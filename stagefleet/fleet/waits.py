@@ -63,7 +63,7 @@ class WaitReporter:
         self._clock = clock
         self._moved_at = clock()
         self._said: dict[WaitKind, _Said] = {}
-        self._has_said_submitting = False
+        self._said_state: RunState | None = None
 
     def note_progress(self) -> None:
         """Record that the run has an outcome."""
@@ -74,19 +74,27 @@ class WaitReporter:
         now = self._clock()
         if now - self._moved_at < _QUIET_SECONDS:
             return
-        if run.state is RunState.SUBMITTING and not self._has_said_submitting:
-            self._has_said_submitting = True
-            self._say(
-                f"run {run.id} waits for the group before {run.spec.group} to end"
-                if run.spec.group
-                else f"run {run.id} waits for the client that starts it to hand in all of its items"
-            )
+        if run.state is not self._said_state:
+            self._said_state = run.state
+            if (told := _describe_state(run)) is not None:
+                self._say(told)
         for wait in run.waits:
             said = self._said.get(wait.kind)
             is_news = said is None or wait.reason != said.reason or run.now_at >= said.until
             if is_news and (said is None or now - said.at >= _AGAIN_SECONDS):
                 self._said[wait.kind] = _Said(wait.reason, wait.until, now)
                 self._say(describe_wait(wait, run))
+
+
+def _describe_state(run: Run) -> str | None:
+    """Describe why a run starts no items; None if it does."""
+    if run.state is RunState.PAUSED:
+        return f"run {run.id} is paused: resume it with stagefleet runs resume {run.id}"
+    if run.state is not RunState.SUBMITTING:
+        return None
+    if run.spec.group:
+        return f"run {run.id} waits for the group before {run.spec.group} to end"
+    return f"run {run.id} waits for the client that starts it to hand in all of its items"
 
 
 # Detection of runs without workers: a warning soon, an error after a time limit.
@@ -107,8 +115,8 @@ def queues_of_run(spec: RunSpec) -> tuple[str, ...]:
 class NoWorkerWatchdog:
     """Check for workers while a run has no outcomes.
 
-    A run is alone while no worker listens to any of its queues, no item has a valid lease, and nothing about
-    it changes. The user is warned once, with the advice, and the limit counts from the warning.
+    A run is alone while it is not paused, no worker listens to any of its queues, no item has a valid lease,
+    and nothing about it changes. The user is warned once, with the advice; the limit counts from then.
 
     Args:
         starts_worker: True if this process has started a worker of its own, and would detect its end.
@@ -177,12 +185,13 @@ class NoWorkerWatchdog:
         return not self._is_called_back or bool(run.published or run.claimed or run.waiting)
 
     def _is_worked_on(self, run: Run | None) -> bool:
-        """Return True if a worker holds an item, or the run has changed since the last check."""
+        """Return True if a worker holds an item, the run has changed since the last check, or is paused."""
         if run is None:
             return False
         before = self._standing
         self._standing = (run.done, run.claimed, run.published, run.waiting, run.bytes)
-        return run.leased_until > run.now_at or (bool(before) and before != self._standing)
+        has_changed = bool(before) and before != self._standing
+        return has_changed or run.leased_until > run.now_at or run.state is RunState.PAUSED
 
     def _is_called_for(self) -> bool:
         try:

@@ -25,7 +25,6 @@ from typing import Protocol
 from stagefleet import errors
 from stagefleet.redaction import quoted
 from stagefleet.runs import models
-from stagefleet.settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +77,6 @@ class CoordinatorClaim:
     lease_seconds: float = 30.0
 
 
-def bounded_pause(seconds: float, settings: RunSettings) -> float:
-    """Limit a pause of an item; a NaN becomes the longest one.
-
-    >>> bounded_pause(float("nan"), RunSettings()), bounded_pause(-1, RunSettings())
-    (3600, 0)
-    """
-    return max(0, min(settings.longest_pause_seconds, seconds))
-
-
 def no_run(run_id: str) -> errors.RunNotFoundError:
     """Build the error for a run that does not exist."""
     return errors.RunNotFoundError(
@@ -100,6 +90,12 @@ def key_conflict(key: str | None, run_id: str) -> errors.KeyConflictError:
         f"the idempotency key {key!r} belongs to run {run_id}, which was started with other arguments: use "
         "another key for other work"
     )
+
+
+def cannot_pause(run_id: str, state: str) -> errors.UsageError:
+    """Build the error for a run whose items do not start any more."""
+    told = "is being cancelled" if state == models.RunState.CANCELLING else f"has ended: it is {state}"
+    return errors.UsageError(f"run {run_id} {told}, so it can be neither paused nor resumed")
 
 
 class FinishResult(IntEnum):
@@ -124,7 +120,7 @@ class RenewalResult(StrEnum):
 
 
 class SubmitterLedger(Protocol):
-    """The part of the ledger that creates runs."""
+    """The part of the ledger that creates runs, and lets their items start."""
 
     def run_under(self, key: str) -> str | None:
         """Return the run under an idempotency key, None for none; `open` explains its state."""
@@ -182,12 +178,18 @@ class SubmitterLedger(Protocol):
         It has no items then, and its key is free for other arguments.
         """
 
+    def set_paused(self, run_id: str, *, paused: bool) -> bool:
+        """Let no item of a run start, or let them start again; False if that changes nothing.
+
+        Items under way finish, and what is published is pending again. A paused run stays without its
+        coordinator. Raises as `CoordinatorLedger.cancel`, and UsageError if the run ends or has ended.
+        """
+
     def leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
         """Yield the items of a finished run that neither succeeded nor were skipped, by index and with it.
 
         Raises:
-            RunNotFoundError: The run does not exist, or expired during the call, so that its items are
-            unknown.
+            RunNotFoundError: The run does not exist, or expired during the call.
         """
 
 

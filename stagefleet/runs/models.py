@@ -1,6 +1,6 @@
 """Values of runs, items, outcomes and waits; the ledger stores them.
 
-A run:   submitting -> running -> (cancelling ->) succeeded | failed | cancelled
+A run:   submitting -> running <-> paused; from each of them (cancelling ->) succeeded | failed | cancelled
 An item: pending -> claimed -> succeeded | failed | skipped | cancelled
 """
 
@@ -32,6 +32,8 @@ class RunState(StrEnum):
 
     SUBMITTING = "submitting"
     RUNNING = "running"
+    PAUSED = "paused"
+    """Running, but no item starts until it is resumed; those under way finish."""
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -223,7 +223,7 @@ class RedisLedger(RedisRuns):
             outcome.bytes,
             ""
             if retry_after_seconds is None
-            else redis_client.milliseconds(ledger.bounded_pause(retry_after_seconds, self._settings)),
+            else redis_client.milliseconds(self._settings.bounded_pause(retry_after_seconds)),
             encode_reason(reason),
             claim.attempt,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet import errors, redis_client
 from stagefleet.logs import EventLogger
-from stagefleet.runs.ledger import no_run
+from stagefleet.runs.ledger import cannot_pause, no_run
 from stagefleet.runs.messages import log_run_finished
 from stagefleet.runs.models import ErrorInfo, Outcome, Run, RunState
 from stagefleet.runs.snapshots import RunSnapshot, decode_outcome, run_of
@@ -122,13 +122,26 @@ class RedisRuns:
         return str(cursor, "ascii")
 
     def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        with redis_client.map_redis_errors(self._redis):
-            release, schema = self._redis.hmget(self._key(run_id), ["release", "schema"])
-        WriterVersion.read(release, schema).check(f"run {run_id}")
+        self._check_version(run_id)
         answer = self._call_on("cancel", run_id, "1" if now else "", error.model_dump_json() if error else "")
         if answer < 0:
             raise no_run(run_id)
         return bool(answer)
+
+    def set_paused(self, run_id: str, *, paused: bool) -> bool:
+        self._check_version(run_id)
+        answer = self.scripts.call("pause" if paused else "resume", run_id)
+        if isinstance(answer, bytes):
+            raise cannot_pause(run_id, answer.decode())
+        if answer < 0:
+            raise no_run(run_id)
+        return bool(answer)
+
+    def _check_version(self, run_id: str) -> None:
+        """Refuse to change a run of an incompatible release."""
+        with redis_client.map_redis_errors(self._redis):
+            release, schema = self._redis.hmget(self._key(run_id), ["release", "schema"])
+        WriterVersion.read(release, schema).check(f"run {run_id}")
 
     def sweep(self) -> int:
         """Repair all live runs; log a run that cannot be swept once, and sweep the others."""

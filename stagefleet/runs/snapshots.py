@@ -66,7 +66,7 @@ def _read(
     return models.Run(
         id=run_id,
         spec=spec,
-        state=models.RunState(fields[b"state"].decode()),
+        state=_state_of(fields),
         total=number(b"total"),
         succeeded=number(b"succeeded"),
         failed=number(b"failed"),
@@ -84,6 +84,11 @@ def _read(
         leased_until=around.leased_until_ms / 1000,
         waits=tuple(wait for wait in _waits(fields, around) if wait.until > now_at),
     )
+
+
+def _state_of(fields: dict[bytes, bytes]) -> models.RunState:
+    state = models.RunState(fields[b"state"].decode())
+    return models.RunState.PAUSED if state is models.RunState.RUNNING and b"paused" in fields else state
 
 
 def _waits(fields: dict[bytes, bytes], around: RunSnapshot) -> Iterator[models.Wait]:

@@ -16,7 +16,7 @@ from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
 from stagefleet.runs import messages, models
-from stagefleet.runs.ledger import Claim, FinishResult, RenewalResult, bounded_pause, key_conflict
+from stagefleet.runs.ledger import Claim, FinishResult, RenewalResult, cannot_pause, key_conflict
 from stagefleet.runs.snapshots import bounded
 from stagefleet.settings import RunSettings
 from stagefleet.testing import memory_runs
@@ -204,7 +204,7 @@ class MemoryLedger:
                 return FinishResult.STALE
             retry_at = None
             if retry_after_seconds is not None:
-                retry_at = now + bounded_pause(retry_after_seconds, self._runs.settings)
+                retry_at = now + self._runs.settings.bounded_pause(retry_after_seconds)
             named = bounded(outcome.model_copy(update={"host": claim.host}))
             why = models.WaitReason() if reason is None else reason.bounded()
             return record.finish(claim.index, named, retry_at, why)
@@ -307,6 +307,20 @@ class MemoryLedger:
             record.cancel(now=now, error=error)
             if record.coordinator is Coordinator.PAUSED:
                 self._runs.enqueue_coordinator(record, moment)
+            return True
+
+    def set_paused(self, run_id: str, *, paused: bool) -> bool:
+        with self._runs.step() as now:
+            record = self._runs.found(run_id)
+            if record.state not in {models.RunState.SUBMITTING, models.RunState.RUNNING}:
+                raise cannot_pause(run_id, record.state)
+            if record.paused is paused:
+                return False
+            if paused:
+                record.pause_items()
+            else:
+                record.paused = False
+                record.coordinator_until = now + self._runs.settings.lease_seconds
             return True
 
     def _open_new(self, spec: models.RunSpec, kind: models.SubmissionKind, now: float) -> models.Submission:

@@ -79,7 +79,9 @@ class MemoryRuns:
             if record.conclude(now):
                 del self.live[record.id]
                 self.finished.append(record)
-        running = [record for record in self.live.values() if record.state is RunState.RUNNING]
+        running = [
+            record for record in self.live.values() if record.state is RunState.RUNNING and not record.paused
+        ]
         for record in running:
             self.send(record, record.release(self._share(self.queue(record), running), now))
         self._request_coordinators(now)
@@ -330,7 +332,8 @@ class MemorySweeper:
             is_lost = record.submitter_until + kept_seconds <= now
         else:
             is_client = record.spec.callback is Callback.CLIENT
-            is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now
+            is_held = record.needs_acknowledgement and not record.paused
+            is_lost = is_client and is_held and record.coordinator_until <= now
         if is_lost:
             lost = CoordinatorLostError("the client that started this run vanished: start it again")
             record.cancel(now=False, error=ErrorInfo.of(lost))

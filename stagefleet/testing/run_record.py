@@ -49,6 +49,7 @@ class RunRecord:
     coordinator_until: float = 0.0
     state: models.RunState = models.RunState.SUBMITTING
     started: bool = False
+    paused: bool = False
     hosted: bool = False
     appended: str | None = None
     request: str = ""
@@ -121,6 +122,8 @@ class RunRecord:
 
     def release(self, share: int, now: float) -> list[int]:
         """Publish as many items as window and share allow, due retries first; return them."""
+        if self.paused:
+            return []
         for index in self.behind.release(self.ends):
             heapq.heappush(self.waiting, (now, index))
         window = max(1, self.spec.parallel) - len(self.published) - len(self.claimed) - self.held
@@ -138,6 +141,13 @@ class RunRecord:
             self._publish(index, now)
             released.append(index)
         return released
+
+    def pause_items(self) -> None:
+        """Take back what is published, and publish nothing until the run goes on."""
+        self.paused = True
+        for index, published_at in self.published.items():
+            heapq.heappush(self.waiting, (published_at, index))
+        self.published.clear()
 
     def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> _Claim | None:
         """Claim a published item; None for any other. The same nonce returns the same claim."""
@@ -285,7 +295,7 @@ class RunRecord:
             self.unacknowledged = self.held = 0
         if self.state is models.RunState.CANCELLING:
             return
-        self.state = models.RunState.CANCELLING
+        self.state, self.paused = models.RunState.CANCELLING, False
         self.published.clear()
         self.waiting.clear()
         self.behind.clear()
@@ -316,10 +326,11 @@ class RunRecord:
 
     def snapshot(self, now: float) -> models.Run:
         """Return the public view of the run."""
+        is_paused = self.paused and self.state is models.RunState.RUNNING
         return models.Run(
             id=self.id,
             spec=self.spec,
-            state=self.state,
+            state=models.RunState.PAUSED if is_paused else self.state,
             total=self.total,
             succeeded=self.counts[models.ItemState.SUCCEEDED],
             failed=self.counts[models.ItemState.FAILED],

@@ -46,6 +46,7 @@ class ExpectedRun:
     windowed: int = 0
     awaits: bool = False
     stops_now: bool = False
+    paused: bool = False
     last_fence: int = 0
     created_at: float = 0.0
     swept_at: float | None = None
@@ -59,6 +60,11 @@ class ExpectedRun:
     def pending(self) -> int:
         return len(self.items) - len(self.ends) - len(self.held)
 
+    @property
+    def shown(self) -> RunState:
+        """The state that observers see."""
+        return RunState.PAUSED if self.paused and self.state is RunState.RUNNING else self.state
+
     def count(self, state: ItemState) -> int:
         return sum(end is state for end in self.ends.values())
 
@@ -69,7 +75,7 @@ class ExpectedRun:
 
     def claim(self, claim: Claim, now: float) -> None:
         """Check a claim that was given, and note it."""
-        assert self.state is RunState.RUNNING
+        assert self.shown is RunState.RUNNING
         assert claim.index not in self.held
         assert claim.index not in self.ends
         assert claim.index not in self.behind
@@ -137,7 +143,8 @@ class ExpectedRun:
             self.coordinator_until = now + LEASE_SECONDS
             for holder in self.held.values():
                 holder.until = now + LEASE_SECONDS
-        if self.awaits and self.spec.callback is Callback.CLIENT and self.coordinator_until <= now:
+        is_client = self.awaits and self.spec.callback is Callback.CLIENT
+        if is_client and not self.paused and self.coordinator_until <= now:
             self.cancel(now=False, with_error=True)
         for index, holder in list(self.held.items()):
             if holder.until > now:
@@ -149,10 +156,16 @@ class ExpectedRun:
         self.drop_pending()
         self.settle()
 
+    def set_paused(self, now: float, *, paused: bool) -> bool:
+        has_changed, self.paused = self.paused is not paused, paused
+        if has_changed and not paused:
+            self.coordinator_until = now + LEASE_SECONDS
+        return has_changed
+
     def cancel(self, *, now: bool, with_error: bool) -> bool:
         if self.state.is_final:
             return False
-        self.state = RunState.CANCELLING
+        self.state, self.paused = RunState.CANCELLING, False
         self.stops_now = self.stops_now or now
         if with_error:
             self.awaits, self.awaited, self.windowed = False, 0, 0

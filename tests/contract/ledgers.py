@@ -250,6 +250,12 @@ class LedgerHarness:
         outcome = outcome_of(claim, ItemState.FAILED)
         return bool(self.ledger.finish(claim, outcome, retry_after_seconds=retry_after_seconds))
 
+    def pause(self, run_id: str) -> bool:
+        return self.ledger.set_paused(run_id, paused=True)
+
+    def resume(self, run_id: str) -> bool:
+        return self.ledger.set_paused(run_id, paused=False)
+
     def work_off(self) -> int:
         """Deliver every message and let each claim succeed; returns how many did."""
         done = 0

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from stagefleet.errors import RunNotFoundError
+from stagefleet.errors import RunNotFoundError, UsageError
 from stagefleet.runs.ledger import Claim
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState
 from stagefleet.testing import Message
@@ -123,6 +123,16 @@ class Histories(RuleBasedStateMachine):
         expected = run.cancel(now=at_once, with_error=error is not None)
         assert expected == self.ledger.cancel(run.id, now=at_once, error=error)
 
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), paused=st.booleans())
+    def set_paused(self, data: st.DataObject, paused: bool) -> None:  # noqa: FBT001 - drawn
+        run = self.any_run(data)
+        if run.state is RunState.RUNNING:
+            assert run.set_paused(self.now, paused=paused) == self.ledger.set_paused(run.id, paused=paused)
+        else:
+            with pytest.raises(UsageError):
+                self.ledger.set_paused(run.id, paused=paused)
+
     # The broker
 
     @rule(data=st.data())
@@ -209,7 +219,7 @@ class Histories(RuleBasedStateMachine):
     def runs_stand_as_foretold(self) -> None:
         for run in self.runs.values():
             found = self.ledger.run(run.id)
-            assert run.state is found.state
+            assert run.shown is found.state
             assert len(run.items) + run.decided == found.total
             assert run.count(ItemState.SUCCEEDED) == found.succeeded
             assert run.count(ItemState.FAILED) == found.failed
@@ -231,12 +241,17 @@ class Histories(RuleBasedStateMachine):
             assert found.published <= max(1, 2 * self.most_slots)
 
     @invariant()
+    def nothing_of_a_paused_run_is_published(self) -> None:
+        for run in self.runs.values():
+            assert not run.paused or not self.ledger.run(run.id).published
+
+    @invariant()
     def a_free_place_is_filled(self) -> None:
         """Where nothing is published and the window has room, nothing is left that could be published."""
         for run in self.runs.values():
             found = self.ledger.run(run.id)
             has_room = found.claimed + run.windowed < run.spec.parallel
-            if run.state is RunState.RUNNING and not found.published and has_room:
+            if run.shown is RunState.RUNNING and not found.published and has_room:
                 assert run.pending == found.waiting
 
     @invariant()
@@ -255,6 +270,9 @@ class Histories(RuleBasedStateMachine):
         """Whatever happened, and all messages lost once more: every run still ends, nothing doubly."""
         try:
             self.harness.drop_messages()
+            for run in self.runs.values():
+                if not run.state.is_final and run.set_paused(self.now, paused=False):
+                    assert self.harness.resume(run.id)
             rounds = 4 + sum(len(run.items) * run.spec.max_attempts for run in self.runs.values())
             for _ in range(rounds * math.ceil(LEASE_SECONDS / REPUBLISH_SECONDS)):
                 if all(run.state.is_final for run in self.runs.values()):
@@ -360,6 +378,11 @@ class BrokenRecord:
         """An item handed back has lost an attempt."""
         record.attempts_ended[index] += 1
         _HAND_BACK(record, index, now, behind)
+
+    @staticmethod
+    def pause_items(record: RunRecord) -> None:
+        """What is published of a paused run is claimed all the same."""
+        record.paused = True
 
     @staticmethod
     def expire(record: RunRecord, now: float) -> int:

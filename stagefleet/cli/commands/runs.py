@@ -1,4 +1,4 @@
-"""`stagefleet runs`: list, show, watch, cancel, retry."""
+"""`stagefleet runs`: list, show, watch, cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -100,6 +100,29 @@ def cancel_run(
         run_id = fleet.run(run_id).id
         if not fleet.cancel(run_id, now=now):
             say("the run had ended already")
+        print_line(describe_run(fleet.run(run_id)))
+
+
+@app.command("pause")
+def pause_run(run_id: RunId) -> None:
+    """Pause a run: what waits stays, what runs finishes, until `runs resume`.
+
+    No time limit counts meanwhile. It can be cancelled, and who follows it goes on.
+    """
+    with session.connect(_PURPOSE) as fleet:
+        run_id = fleet.run(run_id).id
+        if not fleet.pause(run_id):
+            say("the run was paused already")
+        print_line(describe_run(fleet.run(run_id)))
+
+
+@app.command("resume")
+def resume_run(run_id: RunId) -> None:
+    """Resume a paused run: its items start again."""
+    with session.connect(_PURPOSE) as fleet:
+        run_id = fleet.run(run_id).id
+        if not fleet.resume(run_id):
+            say("the run was not paused")
         print_line(describe_run(fleet.run(run_id)))
 
 

@@ -18,7 +18,7 @@
 --   book:R           hash    the shared state of its workers (stagefleet/shared_state)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
---   live:Q           zset    the running ones of queue Q
+--   live:Q           zset    the running ones of queue Q that are not paused
 --   key:K            string  the run under an idempotency key
 --   workers          hash    name -> JSON {slots, queues, until}
 --   slots:Q          string  the live slots that listen to queue Q
@@ -79,9 +79,10 @@ end
 local function read_fields(run)
   local fields = {}
   fields.state, fields.queue, fields.parallel, fields.next, fields.queued, fields.held, fields.hosted, fields.awaits,
-    fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject =
+    fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject,
+    fields.paused =
     unpack(redis.call('HMGET', key(run), 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted', 'awaits',
-      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject'))
+      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused'))
   return fields
 end
 
@@ -116,7 +117,7 @@ end
 -- queue before a later, small one. Returns their number.
 local function release(run, fields)
   fields = fields or read_fields(run)
-  if fields.state ~= 'running' then return 0 end
+  if fields.state ~= 'running' or fields.paused then return 0 end
   local first, last = integer(fields.next), integer(fields.queued)
   if first >= last and redis.call('ZCARD', key(run, 'waiting')) == 0 then return 0 end -- a short run, or the end of one
   local published = redis.call('ZCARD', key(run, 'published'))
@@ -252,7 +253,7 @@ local function finish_run_if_done(run, problem)
   if state == 'cancelling' and missing > 0 then redis.call('HINCRBY', meta, 'cancelled', missing) end
   if final == 'failed' and missing ~= 0 then redis.call('HSETNX', meta, 'error', problem) end
   redis.call('HSET', meta, 'state', final, 'finished_ms', now)
-  redis.call('HDEL', meta, 'message', 'request')
+  redis.call('HDEL', meta, 'message', 'request', 'paused')
   redis.call('UNLINK', key(run, 'claims'), key(run, 'tries'), key(run, 'behind'), P .. 'book:' .. run)
   redis.call('ZREM', P .. 'live', run)
   redis.call('ZREM', P .. 'live:' .. queue, run)
@@ -280,6 +281,7 @@ local function cancel(run, immediate, problem)
       - redis.call('ZCARD', key(run, 'leases'))
     redis.call('HSET', meta, 'state', 'cancelling', 'next', queued, 'cancelled', pending)
     redis.call('ZREM', P .. 'live:' .. queue, run)
+    redis.call('HDEL', meta, 'paused')
   end
   finish_run_if_done(run)
 end

@@ -70,6 +70,7 @@ if waits ~= '' then redis.call('HSET', key(run), 'follows', '') end
 if following ~= '' and redis.call('EXISTS', key(following)) == 1 then
   redis.call('HSET', key(following), 'follows', run)
 end
+-- `paused`: 1 while no item of it starts (pause.lua); `state` is submitting or running all the same.
 -- In a detached run `coordinator` is absent, called, present or paused.
 -- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/models.py).
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end

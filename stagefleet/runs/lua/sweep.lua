@@ -9,9 +9,9 @@ local HOST_PATIENCE = 3 -- times the age at which a message may count as lost
 local SWEEPS_MISSED = 3 -- not a gap yet: another worker takes over from a dead reaper
 local state, queue, callback, needs_ack, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
-local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged =
+local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged, paused =
   unpack(redis.call('HMGET', meta, 'key', 'max_attempts', 'republish_ms', 'retention_ms', 'schema', 'lease_ms',
-    'swept_ms', 'created_ms', 'cursor', 'unacknowledged'))
+    'swept_ms', 'created_ms', 'cursor', 'unacknowledged', 'paused'))
 write_at_maxmemory()
 if not state then
   redis.call('ZREM', P .. 'live', run)
@@ -184,7 +184,7 @@ if state == 'submitting' then
   return answer(1)
 end
 
-if needs_ack == '1' and callback == 'client' and integer(coordinator_until) <= now then
+if needs_ack == '1' and callback == 'client' and not paused and integer(coordinator_until) <= now then
   cancel(run, false, lost_error)
   state = 'cancelling'
   touched = touched + 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stagefleet.processes import isolated_command, worker_command
+from stagefleet.runs.models import RunState
 from tests.integration.workers.conftest import eventually
 from tests.services.environment import stagefleet_command
 
@@ -59,6 +60,23 @@ def test_a_first_signal_lets_what_is_held_finish(workers, fleet):
     finished, outcomes = fleet.follow(run)
     assert ("succeeded", 20) == (finished.state, finished.succeeded)
     assert {1} == {outcome.attempts for outcome in outcomes}
+
+
+def test_a_paused_run_rests_while_others_are_done_and_a_killed_worker_changes_nothing(workers, fleet):
+    """What a dead worker had waits with the rest; no sweep and no end of a lease starts any of it."""
+    workers.start()
+    run_id = fleet.submit(40, seconds=0.4, parallel=40)
+    eventually(lambda: fleet.ledger.run(run_id).succeeded, "a first item is done")
+    fleet.ledger.set_paused(run_id, paused=True)
+    os.kill(workers.pids[0], signal.SIGKILL)
+    eventually(lambda: not fleet.ledger.run(run_id).claimed, "what was under way has ended")
+    rested = fleet.ledger.run(run_id)
+    assert fleet.follow(fleet.submit(20))[0].state is RunState.SUCCEEDED
+    found = fleet.ledger.run(run_id)
+    assert (RunState.PAUSED, 0, 0, rested.done) == (found.state, found.claimed, found.published, found.done)
+    fleet.ledger.set_paused(run_id, paused=False)
+    run, outcomes = fleet.follow(run_id)
+    assert (RunState.SUCCEEDED, 40, 40) == (run.state, run.succeeded, len({done.item for done in outcomes}))
 
 
 def test_what_takes_too_long_is_handed_back_without_counting_the_attempt(workers, fleet):

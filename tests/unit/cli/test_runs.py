@@ -49,6 +49,28 @@ def test_cancel_stops_a_run(command):
     assert f"run {run} cancelled" in command("runs", "cancel", run, "--now").out
 
 
+def test_a_paused_run_is_shown_as_such_until_it_is_resumed(command):
+    run = start(command)
+    paused = command("runs", "pause", run)
+    assert 0 == paused.code
+    assert paused.out.startswith(f"run {run} paused: 5 stages (1 skipped, 4 to do)")
+    assert "paused" == command("runs", "show", run, "--json").objects[0]["state"]
+    assert f"run {run} paused" in command("runs", "list").out
+    assert "was paused already" in command("runs", "pause", run).err
+    assert f"run {run} running" in command("runs", "resume", run).out
+    again = command("runs", "resume", run)
+    assert (0, True) == (again.code, "was not paused" in again.err)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_what_has_ended_is_neither_paused_nor_resumed(command, fake_worker, verb):
+    run = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
+    result = command("runs", verb, run)
+    assert 2 == result.code
+    assert f"run {run} has ended: it is succeeded, so it can be neither paused nor resumed" in result.err
+    assert 1 == len(result.err.strip().splitlines())
+
+
 def test_retry_runs_what_failed_as_a_new_run(command, fake_worker, make_stage):
     fake_worker.failing = {make_stage(2)}
     failed = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
@@ -65,7 +87,7 @@ def test_retry_of_a_success_says_so(command, fake_worker):
     assert "nothing to retry" in result.err
 
 
-@pytest.mark.parametrize("verb", ["show", "watch", "cancel", "retry"])
+@pytest.mark.parametrize("verb", ["show", "watch", "cancel", "pause", "resume", "retry"])
 def test_an_unknown_run_is_wrong_use(command, verb):
     result = command("runs", verb, "nonsense")
     assert 2 == result.code

@@ -82,6 +82,15 @@ def test_the_count_begins_anew_when_a_worker_was_there(watch):
         watch.look_until(119)
 
 
+def test_a_paused_run_is_not_given_up_and_the_count_begins_with_its_resume(watch):
+    watch.look_until(500, lambda now: Run("r", ORDER, RunState.PAUSED, now_at=now))
+    assert [] == watch.said
+    watch.look_until(559, standing)
+    assert [(510, NOTICE)] == watch.said
+    with pytest.raises(NoWorkerError):
+        watch.look_until(560, standing)
+
+
 def test_a_worker_of_another_queue_is_no_help(watch):
     watch.heartbeats.present = [WorkerInfo("host:1", 8, ("delete",))]
     with pytest.raises(NoWorkerError, match="'copy'"):

@@ -49,6 +49,20 @@ def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
     assert 4 == fleet.retry(run.id, detach=True).total
 
 
+def test_a_paused_run_rests_until_it_is_resumed(fleet, fake_worker):
+    """Whoever shares its key is attached to it, and does not resume it."""
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True, idempotency_key="k")
+    assert [True, False] == [fleet.pause(run.id), fleet.pause(run.id)]
+    again = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True, idempotency_key="k")
+    assert (run.id, RunState.PAUSED, 4) == (again.id, again.state, again.total - again.done)
+    with pytest.raises(UsageError, match="still paused"):
+        fleet.retry(run.id)
+    assert [True, False] == [fleet.resume(run.id), fleet.resume(run.id)]
+    assert RunState.SUCCEEDED is fleet.wait(run.id).state
+    with pytest.raises(UsageError, match="it is succeeded, so it can be neither paused nor resumed"):
+        fleet.pause(run.id)
+
+
 def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, fake_worker):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
     seen: list[Outcome] = []
@@ -57,7 +71,7 @@ def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, fake_wo
 
 
 def test_an_unknown_run_is_said(fleet):
-    for call in (fleet.run, fleet.wait, fleet.cancel, fleet.retry):
+    for call in (fleet.run, fleet.wait, fleet.cancel, fleet.pause, fleet.resume, fleet.retry):
         with pytest.raises(RunNotFoundError):
             call("nonsense")
 

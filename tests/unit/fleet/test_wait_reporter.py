@@ -125,6 +125,20 @@ def test_a_run_that_is_still_being_handed_in_is_said_to_be_so_once(following):
     assert [(103, "run r waits for the client that starts it to hand in all of its items")] == following.said
 
 
+def test_each_pause_of_a_run_is_said_once_with_what_ends_it(following):
+    def report(state, until):
+        while following.now < until:
+            following.now += 1
+            following.reporter.report(Run("r", RunSpec(operation="copy_stage"), state, now_at=following.now))
+
+    for start in (100, 200):
+        report(RunState.PAUSED, start + 50)
+        report(RunState.RUNNING, start + 100)
+    assert [103, 201] == following.seconds
+    line = "run r is paused: resume it with stagefleet runs resume r"
+    assert [line, line] == [said for _, said in following.said]
+
+
 def test_waits_of_several_kinds_are_said_each(following):
     """R7: a pause in a worker does not hide items that wait."""
     following.look_until(110, lambda _: [retry(200), Wait(WaitKind.PAUSE, DOWN, 200)])
