@@ -300,6 +300,7 @@ class LayoutBlob:
         self._descriptor = descriptor
         self._lease = lease
         self._on_bytes = on_bytes
+        self._first = 0
         self._left = descriptor.size
         self._hash: Any = hashlib.new(descriptor.digest.algorithm)
         self.error: errors.StagefleetError | None = None
@@ -311,10 +312,17 @@ class LayoutBlob:
         self.close()
 
     def __len__(self) -> int:
-        return self._descriptor.size
+        return self._descriptor.size - self._first
 
     def __bool__(self) -> bool:
         return True
+
+    def skip(self, count: int) -> None:
+        """Leave out the first bytes: read them here, to verify the whole."""
+        self._first = count
+        left = count
+        while left and (piece := self.read(min(_CHUNK_BYTES, left))):
+            left -= len(piece)
 
     def close(self) -> None:
         """Close the file."""

@@ -33,6 +33,10 @@ class BlobSource(Body, Protocol):
 
     error: errors.StagefleetError | None
 
+    def skip(self, count: int) -> None:
+        """Leave out the first bytes; call it before the first read."""
+        del count  # one that is opened behind them leaves out nothing more
+
     def close(self) -> None:
         """Stop reading."""
 
@@ -69,7 +73,7 @@ class BlobReader(BlobSource):
         self._seconds = seconds
         self._began_at = time.monotonic()
         self._hash: Any = hashlib.new(descriptor.digest.algorithm)
-        self._offset = 0
+        self._first = self._offset = 0
         self._breaks = self._ends = 0
         self._broke_at = 0
         self._known_bytes = 0
@@ -84,10 +88,14 @@ class BlobReader(BlobSource):
         self.close()
 
     def __len__(self) -> int:
-        return self._descriptor.size
+        return self._descriptor.size - self._first
 
     def __bool__(self) -> bool:
         return True
+
+    def skip(self, count: int) -> None:
+        """Leave out the first bytes; then only who has these can verify the content."""
+        self._first = self._offset = self._broke_at = count
 
     def close(self) -> None:
         """Close the connection to the source, unless the body was read to its end."""
@@ -214,7 +222,7 @@ class BlobReader(BlobSource):
 
     def _check(self) -> None:
         found = self._hash.hexdigest()
-        if found != self._descriptor.digest.hex:
+        if not self._first and found != self._descriptor.digest.hex:
             self.close()
             raise errors.DigestMismatchError(
                 f"the source sent other content for {self._descriptor.digest}: {found}",

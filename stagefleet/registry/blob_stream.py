@@ -27,13 +27,18 @@ class BlobStream(BlobSource):
         open_source: Opens the blob; called under the lease of the reading, which ends at `close`.
         threads: Threads of this process.
         lease: Lease to check in waits.
+        offset: The bytes of it that are left out.
     """
 
-    def __init__(self, open_source: Callable[[], BlobSource], threads: RequestThreads, lease: Lease) -> None:
+    def __init__(
+        self, open_source: Callable[[], BlobSource], threads: RequestThreads, lease: Lease, offset: int = 0
+    ) -> None:
         self.error: StagefleetError | None = None
         self._lease = ChildLease(lease)
         with under_lease(self._lease):
             self._source = open_source()
+            if offset:
+                self._source.skip(offset)
         self._changed = Condition()
         self._ahead: deque[bytes] = deque()
         self._ahead_bytes = 0
@@ -123,29 +128,41 @@ class SourceError(Exception):
 
 
 class UploadSource:
-    """The source of one upload, opened for each of its tries."""
+    """The source of one upload, opened for each of its tries.
 
-    def __init__(self, open_source: Callable[[], BlobSource], await_turn: Callable[[], None]) -> None:
-        self._open_source = open_source
+    Args:
+        open_at: Opens it behind a number of bytes; `is_early` if it may have to wait for its sender.
+        await_turn: Waits until content may be sent.
+    """
+
+    def __init__(self, open_at: Callable[..., BlobSource], await_turn: Callable[[], None]) -> None:
+        self._open_at = open_at
         self._await_turn = await_turn
         self._early: BlobSource | None = None
+        self._offset = 0
         self._opened: list[BlobSource] = []
 
-    def open_early(self, open_source: Callable[[], BlobSource]) -> None:
+    def open_early(self) -> None:
         """Open it for the first try, before it is known that there will be one."""
-        self._early = open_source()
+        self._early = self._open_at(0, is_early=True)
 
     def open(self) -> BlobSource:
         """Open it as the body of a request; wait until it may be sent."""
-        source, self._early = self._early or self._open_source(), None
+        source, self._early = self._early or self._open_at(self._offset, is_early=False), None
         self._opened.append(source)
         self._await_turn()
         source.read(0)  # it answers before the destination reads: both may be one, and hold a lock meanwhile
         return source
 
     @contextmanager
-    def one_try(self) -> Iterator[None]:
-        """Tell errors of the source from those of the destination, and close the source at the end."""
+    def one_try(self, offset: int = 0) -> Iterator[None]:
+        """Tell errors of the source from those of the destination, and close the source at the end.
+
+        The try begins behind `offset` bytes.
+        """
+        self._offset = offset
+        if offset:
+            self.close()
         try:
             yield
         except StagefleetError as error:
@@ -161,3 +178,4 @@ class UploadSource:
         """Close it if it was opened in vain."""
         if self._early is not None:
             self._early.close()
+            self._early = None

@@ -11,13 +11,11 @@ A blob goes in one of these ways, and `UploadFacts` says which:
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 import requests
 
@@ -26,7 +24,6 @@ from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import scopes_of
-from stagefleet.registry.blob_api import BlobApi
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.blob_stream import BlobStream, SourceError, UploadSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -34,35 +31,19 @@ from stagefleet.registry.http.hosts import api_path
 from stagefleet.registry.http.responses import check_stored
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import Retries
-from stagefleet.registry.upload_facts import UploadFacts
-from stagefleet.settings import Settings
+from stagefleet.registry.upload_sessions import (
+    RESUMED_BYTES,
+    BodyLimitError,
+    SessionStore,
+    Upload,
+    UploadSessionApi,
+)
 
 _BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An upload session that a registry has opened; the content of the blob goes to `url`.
-
-    If it `came_with_content`, that should have been ignored, and may not have been.
-    """
-
-    repository: Repository
-    digest: Digest
-    url: str = field(repr=False)  # it may hold a signature
-    came_with_content: bool = False
-
-
-class BlobUploadApi(BlobApi):
-    """Blob calls of the API that write.
-
-    Attributes:
-        upload_facts: What uploads have taught this process about registries.
-    """
-
-    def __init__(self, settings: Settings, **options: Any) -> None:
-        super().__init__(settings, **options)
-        self.upload_facts = UploadFacts(settings)
+class BlobUploadApi(UploadSessionApi):
+    """Blob calls of the API that write."""
 
     def upload_blob(
         self,
@@ -73,33 +54,61 @@ class BlobUploadApi(BlobApi):
         mount_from: Repository | None,
         lease: Lease = NO_LEASE,
         await_turn: Callable[[], None] = lambda: None,
+        sessions: SessionStore | None = None,
     ) -> int:
         """Send a blob to a repository, unless it is there, and return the bytes sent.
 
         Without `mount_from` the blob is sent without asking; else as in `begin_upload`. `open_source` opens
         the blob, again for each try; what its source raises is raised here. `await_turn` is called before
-        content is sent.
+        content is sent. A large blob goes on in the session in `sessions`, if there is one.
+        """
+        sessions = sessions if descriptor.size >= RESUMED_BYTES else None
+        source = self._source_of(descriptor, open_source, await_turn, lease)
+        try:
+            upload = self._find_kept(destination, descriptor, sessions, lease)
+            is_absent = upload is not None
+            if upload is None:
+                upload, is_absent = self._begin(source, destination, descriptor, mount_from, lease)
+            if upload is not None:
+                send_once = partial(self._send_source, source=source, lease=lease)
+                self._send(replace(upload, size=descriptor.size), send_once, lease, sessions)
+        finally:
+            source.close()
+        return descriptor.size - (0 if upload is None else upload.offset) if is_absent else 0
+
+    def _find_kept(
+        self, destination: Repository, blob: Descriptor, sessions: SessionStore | None, lease: Lease
+    ) -> Upload | None:
+        """Return the upload that another attempt has left and that can be resumed."""
+        address = None if sessions is None else sessions.take()
+        if not address:
+            return None
+        return self._resumed(self._at_address(destination, blob.digest, address, blob.size), lease)
+
+    def _begin(
+        self,
+        source: UploadSource,
+        destination: Repository,
+        blob: Descriptor,
+        mount_from: Repository | None,
+        lease: Lease,
+    ) -> tuple[Upload | None, bool]:
+        """Ask for a blob, and begin its upload if it is absent; also return whether it was.
 
         If the repository has lacked the last blobs, the source is opened while it is asked for this one; or
         a registry that takes a small one with one POST gets it without being asked.
         """
-        facts, source = self.upload_facts, self._source_of(descriptor, open_source, await_turn, lease)
-        is_unasked = mount_from == destination and facts.takes_unasked(destination, descriptor)
-        try:
-            if mount_from is None or facts.expects_absence(mount_from, destination):
-                source.open_early(lambda: BlobStream(open_source, self.threads, lease))
-            if is_unasked:
-                upload = self._post_whole(source, destination, descriptor, lease)
-            else:
-                upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
-            is_absent = is_unasked or upload is not None
-            if mount_from is not None:
-                facts.note_presence(mount_from, destination, is_absent=is_absent)
-            if upload is not None:
-                self._send(upload, lambda session: self._send_source(session, source, lease), lease)
-        finally:
-            source.close()
-        return descriptor.size if is_absent else 0
+        facts = self.upload_facts
+        if mount_from is None or facts.expects_absence(mount_from, destination):
+            source.open_early()
+        if mount_from == destination and facts.takes_unasked(destination, blob):
+            upload, is_absent = self._post_whole(source, destination, blob, lease), True
+        else:
+            upload = self.begin_upload(destination, blob.digest, mount_from=mount_from, lease=lease)
+            is_absent = upload is not None
+        if mount_from is not None:
+            facts.note_presence(mount_from, destination, is_absent=is_absent)
+        return upload, is_absent
 
     def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
         """Send the content of a small blob; begin a new upload if that fails."""
@@ -112,10 +121,17 @@ class BlobUploadApi(BlobApi):
         await_turn: Callable[[], None],
         lease: Lease,
     ) -> UploadSource:
-        """Return the source of an upload; a blob of more than a chunk is read ahead of its sender."""
-        if blob.size <= CHUNK_BYTES:
-            return UploadSource(open_source, await_turn)
-        return UploadSource(partial(BlobStream, open_source, self.threads, lease), await_turn)
+        """Return the source of an upload; what is larger than a chunk is read ahead of its sender."""
+
+        def open_at(offset: int, *, is_early: bool) -> BlobSource:
+            if is_early or blob.size - offset > CHUNK_BYTES:
+                return BlobStream(open_source, self.threads, lease, offset)
+            opened = open_source()
+            if offset:
+                opened.skip(offset)
+            return opened
+
+        return UploadSource(open_at, await_turn)
 
     # Ask for a blob, and begin its upload.
 
@@ -180,17 +196,6 @@ class BlobUploadApi(BlobApi):
         self.upload_facts.note_headers(repository.host, response.headers)
         return Upload(repository, digest, self._location(response, repository))
 
-    def _location(self, response: requests.Response, repository: Repository) -> str:
-        location = response.headers.get("Location")
-        if not location:
-            raise errors.RegistryError(
-                f"{repository.host} began an upload without saying where: no Location",
-                method="POST",
-                repository=str(repository),
-                status=response.status_code,
-            )
-        return self._same_registry(repository, response.url, location)
-
     # Send a blob with one POST.
 
     def post_blob(
@@ -248,125 +253,98 @@ class BlobUploadApi(BlobApi):
 
     # Send a blob in an upload: whole, or in chunks.
 
-    def _send(self, upload: Upload, send_once: Callable[[Upload], None], lease: Lease) -> None:
-        """Send a blob; after a failure start again with a new upload.
-
-        Not every registry can resume an interrupted upload (distribution 2.8 drops it), and one that the
-        destination has dropped (404), or in which it has kept the content of a POST, has to start again.
-        """
-        repository, session = upload.repository, upload
-        mount_from: Repository | None
-        retries = Retries(self._settings.http, repository.host, self._http_client.longest_wait_seconds)
-        while True:
-            try:
-                return send_once(session)
-            except SourceError as error:
-                raise error.cause from None  # it had its retries
-            except _TooLargeError as error:
-                if not self.upload_facts.lower_body_limit(repository.host, error.tried):
-                    raise error.cause from None
-                mount_from, wait, cause = None, 0.0, error.cause.cause
-            except (errors.RegistryUnreachableError, errors.RegistryError) as error:
-                is_gone = session.came_with_content or isinstance(error, errors.NotFoundError)
-                limit = self._settings.http.retries if error.retryable or is_gone else 0
-                wait, cause = retries.next_pause_seconds(error, limit), error.cause
-                # What is there by now is not sent again: its answer may have come too late (moby #53700).
-                mount_from = repository
-            if wait:
-                self._http_client.pause(wait, lease, cause)
-            fresh = self.begin_upload(repository, upload.digest, mount_from=mount_from, lease=lease)
-            if fresh is None:
-                return None
-            session = fresh
-
-    def _send_source(self, upload: Upload, source: UploadSource, lease: Lease) -> None:
-        """Send one blob once; open its source again if the upload needs another login."""
-        answer_seconds = self._settings.http.upload_timeout_seconds
-        with source.one_try():
-            self._send_once(upload, source.open, lease, answer_seconds=answer_seconds)
-
-    def _send_once(
+    def _send(
         self,
         upload: Upload,
-        open_body: Callable[[], bytes | Body],
+        send_once: Callable[[Upload], None],
+        lease: Lease,
+        sessions: SessionStore | None = None,
+    ) -> None:
+        """Send a blob in an upload; after a failure go on in it, or in a new one.
+
+        The session of a large blob is kept in `sessions` as long as somebody may go on in it; one that nobody
+        will finish is cancelled.
+        """
+        http, session = self._settings.http, upload
+        retries = Retries(http, upload.repository.host, self._http_client.longest_wait_seconds)
+        following: Upload | None = upload
+        try:
+            while following is not None:
+                session = following
+                if sessions is not None:
+                    sessions.keep(self._own_address(session) or "")
+                following = self._send_or_follow(
+                    session, send_once, retries, lease, is_resumable=sessions is not None
+                )
+        except BaseException as error:
+            if sessions is None:
+                self.cancel_upload(session, lease=lease)
+            elif not _may_be_resumed(error):
+                sessions.keep("")
+                self.cancel_upload(session, lease=lease)
+            raise
+        if sessions is not None:
+            sessions.keep("")
+
+    def _send_or_follow(
+        self,
+        session: Upload,
+        send_once: Callable[[Upload], None],
+        retries: Retries,
         lease: Lease,
         *,
-        answer_seconds: float | None = None,
-    ) -> None:
-        """Send the content of a blob, in chunks if it is larger than what gets through."""
-        limit = self.upload_facts.body_limit(upload.repository.host)
+        is_resumable: bool,
+    ) -> Upload | None:
+        """Send a blob once; return None if the repository has it now, else the upload in which it goes on."""
         try:
-            if limit is None:
-                return self._put_blob(upload, open_body, lease, answer_seconds)
-            body = open_body()
-            if len(body) <= limit:
-                opened = [body]
-                return self._put_blob(
-                    upload, lambda: opened.pop() if opened else open_body(), lease, answer_seconds
-                )
-            content = io.BytesIO(body) if isinstance(body, bytes) else body
-            rest = self._send_chunks(upload, content, limit, lease)
-            return self._put_blob(rest, lambda: b"", lease, answer_seconds)
-        except errors.RegistryError as error:
-            if error.status != requests.codes.request_entity_too_large:
-                raise
-            raise _TooLargeError(error, limit) from None
+            send_once(session)
+        except SourceError as error:
+            raise error.cause from None  # it had its retries
+        except BodyLimitError as error:
+            if not self.upload_facts.lower_body_limit(session.repository.host, error.tried):
+                raise error.cause from None
+            failure = None
+        except (errors.RegistryUnreachableError, errors.RegistryError) as error:
+            # Content of a POST was kept, a session was dropped, or it was resumed at another byte.
+            is_stale = session.came_with_content or session.offset or isinstance(error, errors.NotFoundError)
+            limit = self._settings.http.retries if error.retryable or is_stale else 0
+            wait, failure = retries.next_pause_seconds(error, limit), error
+        else:
+            return None
+        if failure is not None:
+            self._http_client.pause(wait, lease, failure.cause)
+        return self._following(session, failure, lease, is_resumable=is_resumable)
 
-    def _send_chunks(self, upload: Upload, source: Body | io.BytesIO, size: int, lease: Lease) -> Upload:
-        """Send a blob in chunks, and return the upload that has them all."""
-        offset, repository = 0, upload.repository
-        while piece := _read_chunk(source, size):
-            request = self._request(
-                "PATCH",
-                repository,
-                upload.url,
-                f"blob {upload.digest} of {repository}",
-                scopes=scopes_of(repository, "pull,push"),
-                expected=frozenset({202, 204}),
-                headers={**_BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"},
-                body=piece,
-                retries=False,
-                lease=lease,
-            )
-            response, _ = self._http_client.read(request)
-            offset += len(piece)
-            if "Location" in response.headers:
-                upload = replace(upload, url=self._location(response, repository))
-        return upload
+    def _following(
+        self, failed: Upload, error: errors.StagefleetError | None, lease: Lease, *, is_resumable: bool
+    ) -> Upload | None:
+        """Return the upload in which a blob goes on after a failure; None if the repository has it by now.
 
-    def _put_blob(
-        self,
-        upload: Upload,
-        body: Callable[[], bytes | Body],
-        lease: Lease,
-        answer_seconds: float | None,
-    ) -> None:
-        parts = urlsplit(upload.url)
-        query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
-        subject = f"blob {upload.digest} of {upload.repository}"
-        request = self._request(
-            "PUT",
-            upload.repository,
-            urlunsplit(parts._replace(query=query, fragment="")),
-            subject,
-            scopes=scopes_of(upload.repository, "pull,push"),
-            expected=frozenset({201, 204}),
-            headers=_BLOB_HEADERS,
-            body=body,
-            retries=False,
-            lease=lease,
-            answer_seconds=answer_seconds,
-        )
-        response, _ = self._http_client.read(request)
-        check_stored(response.headers, subject, upload.digest)
+        What is there is not sent again: its answer may have come too late (moby #53700). Without an error the
+        body was too large, and nothing of it has arrived.
+        """
+        repository = failed.repository
+        if is_resumable and error is not None:
+            if self.has_blob(repository, failed.digest, lease=lease):
+                return None
+            resumed = self._resumed(failed, lease) if error.retryable or _is_misplaced(error) else None
+            if resumed is not None:
+                return resumed
+        mount_from = None if error is None else repository
+        fresh = self.begin_upload(repository, failed.digest, mount_from=mount_from, lease=lease)
+        if fresh is None:
+            return None
+        if not isinstance(error, errors.NotFoundError):
+            self.cancel_upload(failed, lease=lease)
+        return replace(fresh, size=failed.size)
 
-
-class _TooLargeError(Exception):
-    """A gateway does not let a body through that was sent under the limit `tried`."""
-
-    def __init__(self, cause: errors.RegistryError, tried: int | None) -> None:
-        super().__init__()
-        self.cause, self.tried = cause, tried
+    def _send_source(self, upload: Upload, source: UploadSource, lease: Lease) -> None:
+        """Send what is left of a blob once; open its source again if the upload needs another login."""
+        answer_seconds = self._settings.http.upload_timeout_seconds
+        if 0 < upload.size == upload.offset:
+            return self._put_blob(upload, lambda: b"", lease, answer_seconds)
+        with source.one_try(upload.offset):
+            return self._send_once(upload, source.open, lease, answer_seconds=answer_seconds)
 
 
 def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:
@@ -374,10 +352,13 @@ def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:
     return isinstance(error, errors.CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers
 
 
-def _read_chunk(source: Body | io.BytesIO, size: int) -> bytes:
-    """Read `size` bytes, fewer at the end."""
-    pieces, left = [], size
-    while left and (piece := source.read(left)):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
+def _is_misplaced(error: errors.StagefleetError) -> bool:
+    """Return True if a registry says that content does not begin where the session ends."""
+    return isinstance(error, errors.RegistryError) and error.status == requests.codes.range_not_satisfiable
+
+
+def _may_be_resumed(error: BaseException) -> bool:
+    """Return True if another attempt may follow one that ended with this error."""
+    if isinstance(error, errors.LeaseLostError | errors.ItemCancelledError):
+        return True
+    return not isinstance(error, errors.StagefleetError) or error.retryable

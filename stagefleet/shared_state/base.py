@@ -4,6 +4,9 @@ It has one namespace per run, and one for the whole fleet. Its loss does no harm
 
 Single flight: of all workers that need a value, one computes it and the others wait.
 
+Sessions: an upload that broke off goes on where the registry has it, in whichever worker comes next. Their
+addresses work like tokens: they are in no log, bounded in number and size, and forgotten after some hours.
+
 Blobs: `request_uploads` makes the caller the *sender* of each blob that nobody has sent or is sending. A
 sender's lease expires unless it is renewed while bytes flow, so that a dead sender delays others for one
 lease at most.
@@ -241,6 +244,14 @@ FLEET_NAMESPACE = "fleet"
 """The namespace for data of no run."""
 
 
+UPLOADS_NAMESPACE = "uploads"
+"""The namespace for sessions of uploads, of all runs."""
+MOST_SESSIONS = 1000
+LONGEST_ADDRESS = 4096
+SESSION_SECONDS = 6 * 3600.0
+"""Registries drop an unfinished upload at some time; distribution after a week."""
+
+
 class UploadDecision(StrEnum):
     """Answer for one blob: upload it or not."""
 
@@ -283,6 +294,14 @@ class SharedState(SingleFlight):
     @abstractmethod
     def forget_blobs(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
         """Forget that the destination has these blobs, so that they are sent again."""
+
+    @abstractmethod
+    def keep_session(self, destination: Repository, digest: Digest, address: str) -> None:
+        """Remember where the upload of a blob is, without scheme and host; "", or a long one, forgets it."""
+
+    @abstractmethod
+    def take_session(self, destination: Repository, digest: Digest) -> str | None:
+        """Return where the upload of a blob was left, and forget it; None if there is none."""
 
     def peek(self, namespace: str, key: str) -> Any | None:
         """Return a value of `get_or_compute` if it is stored, else None."""

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import SHARED_STATE, RedisScripts, map_redis_errors, milliseconds
-from stagefleet.shared_state.base import MIN_TTL_SECONDS, SharedState, StoredValue, UploadDecision, blob_field
+from stagefleet.shared_state.base import (
+    LONGEST_ADDRESS,
+    MIN_TTL_SECONDS,
+    MOST_SESSIONS,
+    SESSION_SECONDS,
+    UPLOADS_NAMESPACE,
+    SharedState,
+    StoredValue,
+    UploadDecision,
+    blob_field,
+)
 
 if TYPE_CHECKING:
     import redis
@@ -63,6 +73,18 @@ class RedisSharedState(SharedState):
         if digests:
             with map_redis_errors(self._redis):
                 self._redis.hdel(self._key(run_id), *_fields(destination, digests))
+
+    def keep_session(self, destination: Repository, digest: Digest, address: str) -> None:
+        (name,) = _fields(destination, [digest])
+        kept = address if len(address) <= LONGEST_ADDRESS else ""
+        span_ms = milliseconds(SESSION_SECONDS)
+        self.scripts.call("keep_session", UPLOADS_NAMESPACE, name, kept, span_ms, MOST_SESSIONS)
+
+    def take_session(self, destination: Repository, digest: Digest) -> str | None:
+        address: bytes | None = self.scripts.call(
+            "take_session", UPLOADS_NAMESPACE, *_fields(destination, [digest])
+        )
+        return None if address is None else address.decode()
 
     def put_parts(self, namespace: str, parts: Mapping[str, bytes]) -> None:
         name, waiting = self._key(namespace), list(parts.items())
@@ -131,6 +153,7 @@ class _Namespace:
     values: dict[str, tuple[bytes, float, float]] = field(default_factory=dict)
     parts: dict[str, bytes] = field(default_factory=dict)
     builders: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    sessions: dict[bytes, tuple[str, float]] = field(default_factory=dict)
 
 
 class MemorySharedState(SharedState):
@@ -198,6 +221,21 @@ class MemorySharedState(SharedState):
             for name in _names(destination, digests):
                 self._namespace(run_id).known.discard(name)
                 self._namespace(run_id).senders.pop(name, None)
+
+    def keep_session(self, destination: Repository, digest: Digest, address: str) -> None:
+        with self._lock:
+            (name,), sessions = _names(destination, [digest]), self._namespace(UPLOADS_NAMESPACE).sessions
+            sessions.pop(name, None)
+            if 0 < len(address) <= LONGEST_ADDRESS:
+                sessions[name] = (address, self._now() + SESSION_SECONDS)
+            if len(sessions) > MOST_SESSIONS:
+                del sessions[next(iter(sessions))]
+
+    def take_session(self, destination: Repository, digest: Digest) -> str | None:
+        with self._lock:
+            (name,), sessions = _names(destination, [digest]), self._namespace(UPLOADS_NAMESPACE).sessions
+            address, until = sessions.pop(name, ("", 0.0))
+            return address if until > self._now() else None
 
     def put_parts(self, namespace: str, parts: Mapping[str, bytes]) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Event, Lock
@@ -16,9 +17,9 @@ from stagefleet.leases import SLICE_SECONDS, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
-from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.threads import Call
 from stagefleet.registry.upload_facts import WHOLE_CONFIG_BYTES
+from stagefleet.registry.upload_sessions import SessionStore, Upload
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.storages.storage import ManifestStorage, requiring_blob
 
@@ -178,8 +179,13 @@ class BlobTransfer:
         )
         if upload is None:
             return blob.size if posted else 0
-        content = self._read_config(blob, lease)
+        try:
+            content = self._read_config(blob, lease)
+        except StagefleetError:
+            self._client.cancel_upload(upload, lease=lease)
+            raise
         if content is None:  # too large to be read, which no image's is
+            self._client.cancel_upload(upload, lease=lease)
             return self._send_layer(blob, None, lease)
         self._client.upload_bytes(upload, content, lease=lease)
         return len(content)
@@ -238,7 +244,17 @@ class BlobTransfer:
                 mount_from=mount_from,
                 lease=lease,
                 await_turn=partial(self._wait_for_config, lease),
+                sessions=SessionStore(partial(self._take, blob), partial(self._keep, blob)),
             )
+
+    def _take(self, blob: Descriptor) -> str | None:
+        with suppress(StagefleetError):  # without one it is begun anew
+            return self._shared_state.take_session(self._destination, blob.digest)
+        return None
+
+    def _keep(self, blob: Descriptor, address: str) -> None:
+        with suppress(StagefleetError):  # then nobody goes on with it
+            self._shared_state.keep_session(self._destination, blob.digest, address)
 
     def _tell(self) -> None:
         """Report sent blobs to the shared state."""

@@ -14,10 +14,10 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.blob_reader import BlobSource
-from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.threads import RequestThreads
+from stagefleet.registry.upload_sessions import SessionStore, Upload
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -206,6 +206,9 @@ class MemoryRegistries(RegistryClient):
         del body, answer_seconds
         return self.begin_upload(repository, digest, mount_from=None, lease=lease)
 
+    def cancel_upload(self, upload: Upload, *, lease: Lease = NO_LEASE) -> None:
+        """Do nothing: an upload has no session."""
+
     def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
         current_lease(lease).check()
         self.stored(upload.repository).blobs[upload.digest] = content
@@ -234,7 +237,9 @@ class MemoryRegistries(RegistryClient):
         mount_from: Repository | None,
         lease: Lease = NO_LEASE,
         await_turn: Callable[[], None] = lambda: None,
+        sessions: SessionStore | None = None,
     ) -> int:
+        del sessions
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
         if upload is None:
             return 0
@@ -249,9 +254,13 @@ class _Blob(BytesIO):
     """A blob that is read; its content cannot be wrong."""
 
     error: StagefleetError | None = None
+    first = 0
 
     def __len__(self) -> int:
-        return len(self.getbuffer())
+        return len(self.getbuffer()) - self.first
+
+    def skip(self, count: int) -> None:
+        self.first = self.seek(count)
 
 
 def _descriptor(content: bytes, media_type: str) -> dict[str, object]:

@@ -10,7 +10,12 @@ from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.leases import elapsed_seconds, under_lease
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import connect_redis
-from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
+from stagefleet.shared_state.base import (
+    FLEET_NAMESPACE,
+    MOST_SESSIONS,
+    SESSION_SECONDS,
+    UploadDecision,
+)
 from stagefleet.shared_state.implementations import MemorySharedState, RedisSharedState
 
 DESTINATION = Repository("127.0.0.1:5000", "app")
@@ -385,3 +390,30 @@ def test_a_value_can_be_looked_at_without_working_it_out(shared_states):
 def test_a_value_that_is_being_worked_out_is_not_known_yet(shared_states):
     """W37: a look does not wait, and takes no lease."""
     assert 1 == get_or_compute(shared_states[0], lambda: (shared_states[1].peek("r", "key"), 1)[1])
+
+
+def test_a_session_that_one_keeps_another_takes_once(shared_states):
+    shared_states[0].keep_session(DESTINATION, BASE, "/v2/app/uploads/1?_state=a%20b")
+    assert shared_states[1].take_session(ELSEWHERE, BASE) is None
+    assert shared_states[1].take_session(DESTINATION, OWN) is None
+    assert "/v2/app/uploads/1?_state=a%20b" == shared_states[1].take_session(DESTINATION, BASE)
+    assert shared_states[0].take_session(DESTINATION, BASE) is None
+
+
+def test_a_session_is_replaced_forgotten_and_over_after_some_hours(shared_state):
+    for digest, addresses in ((BASE, ["/1", "/2"]), (OWN, ["/1", ""]), (TALL, ["/1", "/" + "x" * 5000])):
+        for address in addresses:
+            shared_state.keep_session(DESTINATION, digest, address)
+    assert ["/2", None, None] == [shared_state.take_session(DESTINATION, each) for each in (BASE, OWN, TALL)]
+    shared_state.keep_session(DESTINATION, BASE, "/3")
+    later(shared_state, SESSION_SECONDS + 1)
+    assert shared_state.take_session(DESTINATION, BASE) is None
+
+
+def test_a_bounded_number_of_sessions_is_kept(shared_state):
+    blobs = [Digest("sha256", f"{number:064x}") for number in range(MOST_SESSIONS + 10)]
+    for blob in blobs:
+        shared_state.keep_session(DESTINATION, blob, "/v2/app/uploads/1")
+    kept = [blob for blob in blobs if shared_state.take_session(DESTINATION, blob) is not None]
+    assert MOST_SESSIONS == len(kept)
+    assert blobs[-1] in kept

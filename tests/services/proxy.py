@@ -128,6 +128,8 @@ class TcpProxy:
         host: `127.0.0.1:PORT`.
         delay_seconds: What each direction adds: half of the round trip.
         accepted: The connections accepted so far.
+        passed_bytes: What has gone through so far, both directions together.
+        stalled: Set once `stall_after` lets nothing more through.
     """
 
     def __init__(self, target: str, latency_seconds: float = 0.0) -> None:
@@ -142,7 +144,10 @@ class TcpProxy:
         self.delay_seconds = latency_seconds / 2
         self.accepted = 0
         self._connections: set[_Connection] = set()
+        self.passed_bytes = 0
+        self.stalled = threading.Event()
         self._budget: int | None = None
+        self._stalls = False
         self._is_black_hole = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._listener.settimeout(0)
@@ -214,7 +219,15 @@ class TcpProxy:
         """Reset all connections once `count` more bytes have gone through, both directions together."""
 
         def arm() -> None:
-            self._budget = count
+            self._budget, self._stalls = count, False
+
+        self._call(arm)
+
+    def stall_after(self, count: int) -> None:
+        """Be a black hole once `count` more bytes have gone through, both directions together."""
+
+        def arm() -> None:
+            self._budget, self._stalls = count, True
 
         self._call(arm)
 
@@ -303,7 +316,11 @@ class TcpProxy:
             return
         if self._budget == 0:
             self._budget = None
-            self._cut()
+            if self._stalls:
+                self._is_black_hole = True
+                self.stalled.set()
+            else:
+                self._cut()
         elif all(one.is_closed for one in connection.streams):
             self._drop(connection)
         else:
@@ -313,10 +330,10 @@ class TcpProxy:
 
     def _allow(self, count: int) -> int:
         """How many of so many bytes may pass; they are taken from the budget. What did not pass goes back."""
-        if self._budget is None:
-            return count
-        allowed = min(count, self._budget)
-        self._budget -= allowed
+        allowed = count if self._budget is None else min(count, self._budget)
+        if self._budget is not None:
+            self._budget -= allowed
+        self.passed_bytes += allowed
         return allowed
 
     def _await(self, due: float, connection: _Connection, stream: _Stream) -> None:

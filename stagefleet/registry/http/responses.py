@@ -97,11 +97,23 @@ _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one 
 
 # Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
 # follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
+_RECEIVED = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 _TARGET = re.compile(r"[ \t,]*+<([^<>]*+)>")
 _PARAMETER = re.compile(
     r"[ \t]*+;[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)"
     r'[ \t]*+(?:=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s",;]*+)))?)?'
 )
+
+
+def received_bytes(headers: Mapping[str, str]) -> int:
+    """Return how many bytes an upload has, from its `Range: 0-LAST`; 0 if that is not said.
+
+    OCI distribution specification 1.1, "Pushing a blob in chunks". An upload with nothing in it says `0-0`,
+    as one with a single byte does. Some write `bytes=0-LAST`, as RFC 9110 does.
+    """
+    found = _RECEIVED.fullmatch(headers.get("Range", "").strip())
+    last = int(found[1]) if found else 0
+    return last + 1 if last else 0
 
 
 def next_link(header: str) -> str | None:

@@ -4,6 +4,7 @@
 --   a destination's fingerprint and a digest -> `k` (known), or `s`, the sender's token and the end of its lease
 --   `dated:` and a key -> `v`, its end, `:`, the beginning of the work on it, `:` and the payload, or `b`, the owner's
 --                         token and the end of its lease
+--   in the namespace of uploads: a destination's fingerprint and a digest -> the end, `:` and a session's address
 --   `part:` and a key  -> its bytes, which no script copies
 
 local NAMESPACE_SECONDS = 6 * 3600 -- runs delete their namespaces; this is for runs whose end nobody saw

@@ -138,8 +138,8 @@ def test_a_token_that_is_refused_in_the_middle_sends_the_blob_again_from_its_sta
     upload = client.begin_upload(target, descriptor.digest, mount_from=None)
     assert upload is not None
     slot.grant = type(grant)(f"Bearer {stale}", grant.login, grant.fresh_until)
-    body = UploadSource(lambda: client.open_blob(at(source), descriptor), lambda: None)
-    client._stream(body, upload, NO_LEASE)
+    body = UploadSource(lambda *_, **__: client.open_blob(at(source), descriptor), lambda: None)
+    client._send_source(upload, body, NO_LEASE)
     assert content == client.fetch_blob(target, descriptor)
     assert 401 in [request.status for request in guarded.requests() if request.method == "PUT"]
 

@@ -145,6 +145,20 @@ def test_a_blob_that_is_missing_or_altered(layout, path):
         layout.open_blob(layer)
 
 
+def test_a_blob_whose_first_bytes_are_left_out_is_verified_whole(layout, path):
+    content = b"content" * 1000
+    stage = image(layers=[content.decode()]).write(layout, "v1")
+    (layer,) = stage.manifest.layers
+    with layout.open_blob(layer) as blob:
+        blob.skip(6990)
+        assert (10, content[6990:]) == (len(blob), b"".join(iter(lambda: blob.read(3), b"")))
+    (path / "blobs/sha256" / layer.digest.hex).write_bytes(b"X" + content[1:])
+    with layout.open_blob(layer) as blob:
+        blob.skip(6990)
+        with pytest.raises(DigestMismatchError, match="other content"):
+            blob.read(10)
+
+
 def test_a_blob_that_shrinks_while_it_is_read(layout, path):
     stage = image(layers=["x" * 5000]).write(layout, "v1")
     (layer,) = stage.manifest.layers

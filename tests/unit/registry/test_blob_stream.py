@@ -42,6 +42,9 @@ class Source:
         finally:
             self.readers -= 1
 
+    def skip(self, count):
+        self.pieces = [b"".join(self.pieces)[count:]]
+
     def close(self):
         self.closed += 1
 
@@ -135,4 +138,10 @@ def test_a_lost_lease_ends_the_wait_for_a_source(threads):
     with pytest.raises((LeaseLostError, ItemCancelledError)):
         blob.read()
     leave.set()
+    blob.close()
+
+
+def test_the_first_bytes_are_left_out(threads):
+    blob = BlobStream(lambda: Source([b"ab", b"cd", b"e"]), threads, NO_LEASE, 3)
+    assert b"de" == read_all(blob)
     blob.close()

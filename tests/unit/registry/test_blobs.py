@@ -53,6 +53,8 @@ class Destination:
                 return RegistryResponse(201)
             self.posts += 1
             return RegistryResponse(202, headers={"Location": f"/v2/group/app/blobs/uploads/{self.posts}"})
+        if asked.method == "DELETE":
+            return RegistryResponse(204)
         if self.failures:
             failure = self.failures.pop(0)
             return failure if isinstance(failure, RegistryResponse) else RegistryResponse(failure)

@@ -21,9 +21,9 @@ from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UsageError
 from stagefleet.manifests import Manifest
 from stagefleet.names import Reference, Repository
-from stagefleet.registry.blob_upload_api import Upload
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.error_mapping import map_body_errors
+from stagefleet.registry.upload_sessions import Upload
 from stagefleet.settings import HttpSettings, Settings
 from tests.services.registry import copy_blob
 from tests.unit.registry.hostile import ANSWERS, BLOB, CONTENT, MANIFEST, OTHER, REPOSITORY, TAG

@@ -14,7 +14,7 @@ from stagefleet.errors import ItemCancelledError, RegistryUnreachableError
 from stagefleet.leases import NO_LEASE, LeaseBoundThreads, current_lease, under_lease
 from stagefleet.manifests import OCI_MANIFEST
 from stagefleet.names import Repository
-from stagefleet.registry.blob_upload_api import Upload
+from stagefleet.registry.upload_sessions import Upload
 from stagefleet.settings import RegistrySettings
 from tests.unit.registry.asking import (
     ALL,

@@ -74,6 +74,12 @@ class Destination:
             session = f"{path}{next(self.numbers)}"
             self.sessions[session] = b""
             return RegistryResponse(202, headers={"Location": session, **self.headers})
+        if asked.method != "DELETE":
+            return self.take(asked, path, query)
+        self.sessions.pop(path, None)
+        return RegistryResponse(204)
+
+    def take(self, asked, path, query):
         self.received += len(asked.body)
         if asked.method == "PATCH":
             begin, _, end = asked.headers["Content-Range"].partition("-")

@@ -1,0 +1,248 @@
+"""Sessions of uploads: send content in one, resume it, or cancel it ("Pushing blobs", specification)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import requests
+
+from stagefleet import errors
+from stagefleet.leases import NO_LEASE, Lease, UndoLease, current_lease
+from stagefleet.names import Digest, Repository
+from stagefleet.registry.api import scopes_of
+from stagefleet.registry.blob_api import BlobApi
+from stagefleet.registry.http.client import ApiRequest
+from stagefleet.registry.http.hosts import base_url, origin_of
+from stagefleet.registry.http.responses import check_stored, received_bytes
+from stagefleet.registry.http.transport import Body
+from stagefleet.registry.upload_facts import UploadFacts
+from stagefleet.settings import Settings
+
+RESUMED_BYTES = 8 * 1024 * 1024
+"""Smallest blob whose upload is resumed: to send it again costs more than what it takes to ask."""
+_CANCEL_SECONDS = 5.0
+_CANCELLED = frozenset({200, 202, 204, 404, 416})
+_MISPLACED = 416
+_BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload session that a registry has opened; the content of the blob goes to `url`.
+
+    If it `came_with_content`, that should have been ignored, and may not have been. One that is resumed has
+    `offset` bytes of the blob's `size` already.
+    """
+
+    repository: Repository
+    digest: Digest
+    url: str = field(repr=False)  # it may hold a signature
+    came_with_content: bool = False
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def subject(self) -> str:
+        """The blob, for messages."""
+        return f"blob {self.digest} of {self.repository}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStore:
+    """Store of the session of one blob, so that another attempt, in another process, can resume it.
+
+    An address has no scheme and no host. It works like a token: it must be in no log and no error.
+
+    Attributes:
+        take: Returns the address, and forgets it; None if there is none.
+        keep: Remembers an address.
+    """
+
+    take: Callable[[], str | None]
+    keep: Callable[[str], None]
+
+
+class UploadSessionApi(BlobApi):
+    """Calls of the API in an upload's session.
+
+    Attributes:
+        upload_facts: What uploads have taught this process about registries.
+    """
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(settings, **options)
+        self.upload_facts = UploadFacts(settings)
+
+    def cancel_upload(self, upload: Upload, *, lease: Lease = NO_LEASE) -> None:
+        """Delete an upload that nobody will finish, within a few seconds or not at all.
+
+        Registries keep what was sent, for a week by default (distribution's `uploadpurging`). Distribution 3
+        takes a DELETE only under the address of the last byte, for which it is asked; 2.8 tells nobody.
+        """
+        if self._own_address(upload) is None:
+            return  # a store of which nobody knows what it deletes
+        undo = UndoLease(current_lease(lease), seconds=_CANCEL_SECONDS)
+        with suppress(errors.StagefleetError):
+            if self._delete_session(upload, undo) == _MISPLACED:
+                current = self._ask_session(upload, undo)
+                self._delete_session(current, undo)
+
+    def _resumed(self, upload: Upload, lease: Lease) -> Upload | None:
+        """Ask how much of a blob a session has; None if the registry cannot go on from there.
+
+        OCI distribution specification 1.1, "Pushing a blob in chunks" (end-13). Distribution 2.8 has dropped
+        the session after an interruption; distribution 3 and zot go on.
+        """
+        try:
+            current = self._ask_session(upload, lease)
+        except errors.RegistryError:
+            return None
+        return current if 0 < current.offset <= upload.size else None
+
+    def _ask_session(self, upload: Upload, lease: Lease) -> Upload:
+        """Return an upload with the address and the offset that the registry has for it now."""
+        request = self._session_request("GET", upload, frozenset({204}), lease, retries=True)
+        response, _ = self._http_client.read(request)
+        has_moved = "Location" in response.headers
+        url = self._location(response, upload.repository) if has_moved else upload.url
+        return replace(upload, url=url, offset=received_bytes(response.headers))
+
+    def _delete_session(self, upload: Upload, lease: Lease) -> int:
+        """Send the DELETE of an upload; return the status of the answer."""
+        request = self._session_request("DELETE", upload, _CANCELLED, lease, retries=False)
+        return self._http_client.read(request)[0].status_code
+
+    def _session_request(
+        self, method: str, upload: Upload, expected: frozenset[int], lease: Lease, *, retries: bool
+    ) -> ApiRequest:
+        return self._request(
+            method,
+            upload.repository,
+            upload.url,
+            upload.subject,
+            scopes=scopes_of(upload.repository, "pull,push"),
+            expected=expected,
+            retries=retries,
+            lease=lease,
+        )
+
+    def _own_address(self, upload: Upload) -> str | None:
+        """Return the address of an upload without scheme and host; None if the registry does not serve it."""
+        if origin_of(upload.url) != origin_of(base_url(upload.repository.host, self._settings)):
+            return None
+        return urlunsplit(urlsplit(upload.url)._replace(scheme="", netloc=""))
+
+    def _at_address(self, repository: Repository, digest: Digest, address: str, size: int) -> Upload:
+        url = self._same_registry(repository, base_url(repository.host, self._settings), address)
+        return Upload(repository, digest, url, size=size)
+
+    def _send_once(
+        self,
+        upload: Upload,
+        open_body: Callable[[], bytes | Body],
+        lease: Lease,
+        *,
+        answer_seconds: float | None = None,
+    ) -> None:
+        """Send the content of a blob, in chunks if it is larger than what gets through."""
+        limit = self.upload_facts.body_limit(upload.repository.host)
+        try:
+            if limit is None:
+                return self._put_blob(upload, open_body, lease, answer_seconds)
+            body = open_body()
+            if len(body) <= limit:
+                opened = [body]
+                return self._put_blob(
+                    upload, lambda: opened.pop() if opened else open_body(), lease, answer_seconds
+                )
+            content = io.BytesIO(body) if isinstance(body, bytes) else body
+            rest = self._send_chunks(upload, content, limit, lease)
+            return self._put_blob(rest, lambda: b"", lease, answer_seconds)
+        except errors.RegistryError as error:
+            if error.status != requests.codes.request_entity_too_large:
+                raise
+            raise BodyLimitError(error, limit) from None
+
+    def _send_chunks(self, upload: Upload, source: Body | io.BytesIO, size: int, lease: Lease) -> Upload:
+        """Send a blob in chunks, and return the upload that has them all."""
+        offset, repository = upload.offset, upload.repository
+        while piece := _read_chunk(source, size):
+            request = self._request(
+                "PATCH",
+                repository,
+                upload.url,
+                upload.subject,
+                scopes=scopes_of(repository, "pull,push"),
+                expected=frozenset({202, 204}),
+                headers={**_BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"},
+                body=piece,
+                retries=False,
+                lease=lease,
+            )
+            response, _ = self._http_client.read(request)
+            offset += len(piece)
+            if "Location" in response.headers:
+                upload = replace(upload, url=self._location(response, repository))
+        return replace(upload, offset=0)  # nothing of it follows
+
+    def _put_blob(
+        self,
+        upload: Upload,
+        body: Callable[[], bytes | Body],
+        lease: Lease,
+        answer_seconds: float | None,
+    ) -> None:
+        parts = urlsplit(upload.url)
+        query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
+        headers = dict(_BLOB_HEADERS)
+        if 0 < upload.offset < upload.size:
+            headers["Content-Range"] = f"{upload.offset}-{upload.size - 1}"
+        request = self._request(
+            "PUT",
+            upload.repository,
+            urlunsplit(parts._replace(query=query, fragment="")),
+            upload.subject,
+            scopes=scopes_of(upload.repository, "pull,push"),
+            expected=frozenset({201, 204}),
+            headers=headers,
+            body=body,
+            retries=False,
+            lease=lease,
+            answer_seconds=answer_seconds,
+        )
+        response, _ = self._http_client.read(request)
+        check_stored(response.headers, upload.subject, upload.digest)
+
+    def _location(self, response: requests.Response, repository: Repository) -> str:
+        location = response.headers.get("Location")
+        if not location:
+            raise errors.RegistryError(
+                f"{repository.host} began an upload without saying where: no Location",
+                method="POST",
+                repository=str(repository),
+                status=response.status_code,
+            )
+        return self._same_registry(repository, response.url, location)
+
+
+class BodyLimitError(Exception):
+    """A gateway does not let a body through that was sent under the limit `tried`."""
+
+    def __init__(self, cause: errors.RegistryError, tried: int | None) -> None:
+        super().__init__()
+        self.cause, self.tried = cause, tried
+
+
+def _read_chunk(source: Body | io.BytesIO, size: int) -> bytes:
+    """Read `size` bytes, fewer at the end."""
+    pieces, left = [], size
+    while left and (piece := source.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
