@@ -315,6 +315,9 @@ def _write_parts(
 
 # Between a registry and a Docker Engine: the engine itself pulls or pushes.
 #
+# The id of an image is the digest of its configuration, and of its manifest or index where the engine keeps
+# images as containerd does (docker/cli #5526).
+#
 # A push changes the manifest's digest, as the engine writes its own manifest and compresses the layers
 # itself; the image id stays the same.
 
@@ -328,8 +331,8 @@ def _into_engine(
     if not manifest.is_index:  # the engine chooses from an index; other members may be missing
         _refuse_other_project(source.reader().describe(manifest, str(stage_id)), destination)
     there, name = engine.find(destination.name_of(stage_id)), str(reference)
-    image_id = str((manifest.config or manifest).digest)
-    if verify and there is not None and there["Id"] == image_id:
+    image_ids = {str(manifest.digest), str((manifest.config or manifest).digest)}
+    if verify and there is not None and there["Id"] in image_ids:
         destination.host.note_use(destination.name_of(stage_id))
         return ItemResult(skipped=True)
     is_new = engine.find(name) is None
@@ -362,7 +365,7 @@ def _from_engine(
     """Push a stage under the destination's name."""
     described = source.read(stage_id)
     source.host.note_use(source.name_of(stage_id))
-    if verify and _image_id(destination, stage_id) == described.info.image_id:
+    if verify and described.info.image_id in _image_ids(destination, stage_id):
         return ItemResult(skipped=True)
     engine, address = source.engine, destination.address
     name = str(address.tagged(str(stage_id)))
@@ -378,8 +381,10 @@ def _from_engine(
     return ItemResult(destination.read(stage_id).as_json(), bytes=moved)
 
 
-def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:
+def _image_ids(storage: RegistryStorage, stage_id: StageId) -> set[str]:
+    """Return the ids that engines may have for a stage."""
     try:
-        return storage.read(stage_id).info.image_id
+        info = storage.read(stage_id).info
     except (errors.StageNotFoundError, errors.ContentError, errors.RegistryUnavailableError):
-        return None  # a push repairs a damaged stage
+        return set()  # a push repairs a damaged stage
+    return {info.image_id, info.repo_digest.rpartition("@")[2]}
