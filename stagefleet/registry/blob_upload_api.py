@@ -79,11 +79,15 @@ class BlobUploadApi(UploadSessionApi):
     def _find_kept(
         self, destination: Repository, blob: Descriptor, sessions: SessionStore | None, lease: Lease
     ) -> Upload | None:
-        """Return the upload that another attempt has left and that can be resumed."""
+        """Return the upload that another attempt has left, if it can be resumed; else cancel it."""
         address = None if sessions is None else sessions.take()
-        if not address:
+        kept = address and self._kept_upload(destination, blob, address)
+        if not kept:
             return None
-        return self._resumed(self._at_address(destination, blob.digest, address, blob.size), lease)
+        resumed = self._resumed(kept, lease)
+        if resumed is None:
+            self.cancel_upload(kept, lease=lease)
+        return resumed
 
     def _begin(
         self,

@@ -14,11 +14,12 @@ import requests
 
 from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, current_lease
+from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_api import BlobApi
 from stagefleet.registry.http.client import ApiRequest
-from stagefleet.registry.http.hosts import base_url, origin_of
+from stagefleet.registry.http.hosts import base_url, join_url, origin_of
 from stagefleet.registry.http.responses import check_stored, received_bytes
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.upload_facts import UploadFacts
@@ -138,9 +139,11 @@ class UploadSessionApi(BlobApi):
             return None
         return urlunsplit(urlsplit(upload.url)._replace(scheme="", netloc=""))
 
-    def _at_address(self, repository: Repository, digest: Digest, address: str, size: int) -> Upload:
-        url = self._same_registry(repository, base_url(repository.host, self._settings), address)
-        return Upload(repository, digest, url, size=size)
+    def _kept_upload(self, repository: Repository, blob: Descriptor, address: str) -> Upload | None:
+        """Return the upload at an address that was kept; None if that is not the registry's own."""
+        url = join_url(base_url(repository.host, self._settings), address)
+        upload = Upload(repository, blob.digest, url, size=blob.size)
+        return None if self._own_address(upload) is None else upload
 
     def _send_once(
         self,

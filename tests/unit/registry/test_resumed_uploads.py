@@ -247,7 +247,14 @@ def test_a_session_that_vanished_or_has_other_content_is_begun_anew(client, run,
         server.sessions["/v2/group/app/blobs/uploads/x"] = had
     upload(client, server, kept)
     assert CONTENT == server.blobs[str(BLOB.digest)]
-    assert not kept["address"]
+    assert ({}, "") == (server.sessions, kept["address"])
+
+
+@pytest.mark.parametrize("address", ["//other.example/v2/x", "https://other.example/v2/x"])
+def test_what_is_kept_leads_to_no_other_host(client, run, address):
+    server = run()
+    upload(client, server, Kept(address=address))
+    assert CONTENT == server.blobs[str(BLOB.digest)]
 
 
 @pytest.mark.parametrize("resumes", ["nothing", "everything"])
