@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from stagefleet.connections import Connections
 from stagefleet.errors import PruneLimitError, RunNotFoundError, StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback, RunArguments, callback_fields
-from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import (
-    RunPlans,
     append_plan,
     cancelled_if_interrupted,
     check_key,

@@ -12,8 +12,8 @@ from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
-from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.submission import RunPlans, RunSubmitter, leftover_plan, spec_of_retry
+from stagefleet.fleet.reader import RunPlans, StorageReader
+from stagefleet.fleet.submission import RunSubmitter, leftover_plan, spec_of_retry
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations import base

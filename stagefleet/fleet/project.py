@@ -16,8 +16,7 @@ from stagefleet.fleet.chains import (
     PurgeStarter,
     RunChains,
 )
-from stagefleet.fleet.reader import StorageReader, StorageState
-from stagefleet.fleet.submission import RunPlans
+from stagefleet.fleet.reader import RunPlans, StorageReader, StorageState
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId
 from stagefleet.operations import delete, describe, publish

@@ -1,4 +1,4 @@
-"""Reads of storages by a client, without a run: in threads of this process."""
+"""Reads of storages by a client, in threads of this process, and the plans of runs, made of such reads."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+from stagefleet import errors
 from stagefleet.connections import Connections
-from stagefleet.errors import StagefleetError, StageNotFoundError
+from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments, callback_fields
+from stagefleet.fleet.hosts import FleetHosts
+from stagefleet.fleet.submission import check_key
 from stagefleet.images import StageDescription
 from stagefleet.leases import LeaseBoundThreads
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations.base import Items, PlanStorages, parse_storage
+from stagefleet.operations.base import Items, Operation, Plan, PlanStorages, fingerprint, parse_storage
 from stagefleet.project import Project
+from stagefleet.runs import models
 from stagefleet.storages.isolation import Isolation, OnLeftOut, left_out, try_again
 
 _Found = TypeVar("_Found")
@@ -30,7 +35,7 @@ class StorageState:
     role: str
     address: StorageAddress
     stages: int | None = None
-    error: StagefleetError | None = None
+    error: errors.StagefleetError | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the state as commands print it."""
@@ -144,7 +149,7 @@ class StorageReader:
         def look(role: str, address: StorageAddress) -> StorageState:
             try:
                 return StorageState(name, role, address, len(storages.open(address).stage_ids()))
-            except StagefleetError as error:
+            except errors.StagefleetError as error:
                 return StorageState(name, role, address, error=error)
 
         with LeaseBoundThreads(_THREADS, "states") as pool:
@@ -158,7 +163,7 @@ class StorageReader:
 
         def leave_out(stage_id: StageId, error: Exception) -> None:
             nonlocal is_checked
-            if isinstance(error, StageNotFoundError) and not is_checked:
+            if isinstance(error, errors.StageNotFoundError) and not is_checked:
                 is_checked = True
                 self.plan_storages(missing_ok=missing_ok).expect(address)
             tell(stage_id, error)
@@ -226,3 +231,76 @@ def _looked_up(
     waiting = iter(stage_ids)
     while chunk := list(islice(waiting, _LOOKED_UP_AT_ONCE if find else 1)):
         yield from zip(chunk, find(chunk) if find else [None], strict=True)
+
+
+# What a run is to do, and on which hosts: the plan that a client makes before it starts a run.
+
+
+class RunPlans:
+    """Plan runs."""
+
+    def __init__(self, connections: Connections, reader: StorageReader, hosts: FleetHosts) -> None:
+        self._connections = connections
+        self._reader = reader
+        self._hosts = hosts
+
+    def plan(
+        self,
+        operation: Operation,
+        items: Items | None,
+        *,
+        missing_ok: bool,
+        beside: Sequence[StorageAddress],
+    ) -> Plan:
+        """Plan a dry run; see `Fleet.plan`."""
+        named, placed = operation.parse_items(items), self.choose_hosts(operation)
+        storages = self._reader.plan_storages(missing_ok=missing_ok, beside=beside or operation.beside)
+        return placed.plan_dry_run(named, storages)
+
+    def prepare(
+        self,
+        operation: Operation,
+        items: Items | None,
+        callback: OutcomeCallback,
+        run: RunArguments,
+    ) -> tuple[models.RunSpec, Callable[[], Plan]]:
+        """Return what a run is to do, and the function that plans it."""
+        key, parallel = run.get("idempotency_key"), run.get("parallel")
+        check_key(key)
+        if (host := run.get("host")) is not None:
+            operation = operation.on_hosts([host])
+        named, placed = operation.parse_items(items), self.choose_hosts(operation)
+        storages = partial(
+            self._reader.plan_storages,
+            missing_ok=run.get("missing_ok", False),
+            beside=run.get("beside") or operation.beside,
+        )
+        settings = self._connections.settings.runs
+        spec = models.RunSpec(
+            operation=placed.name,
+            options=placed.options,
+            parallel=max(1, settings.parallel if parallel is None else parallel),
+            **callback_fields(callback),
+            key=key,
+            fingerprint=fingerprint(placed, named),
+            max_attempts=settings.max_attempts,
+        )
+        return spec, lambda: placed.plan(named, storages())
+
+    def choose_hosts(self, operation: Operation) -> Operation:
+        """Choose the hosts of an operation whose storages are on hosts.
+
+        Raises:
+            UsageError: Hosts are named, and all storages are in registries.
+            HostNotFoundError: A host has no live worker.
+        """
+        if any(address.is_layout for address in operation.addresses):
+            return operation.on_hosts(self._hosts.choose_for_layouts(operation.hosts))
+        if operation.is_on_host:
+            return operation.on_hosts(self._hosts.choose(operation.hosts))
+        if operation.hosts:
+            raise errors.UsageError(
+                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is in a registry: "
+                "registries have no hosts"
+            )
+        return operation

@@ -17,13 +17,10 @@ from typing import Any, TypeVar
 from stagefleet import errors
 from stagefleet.backoff import jittered
 from stagefleet.connections import Connections
-from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
+from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, callback_fields
 from stagefleet.fleet.follower import RunFollower
-from stagefleet.fleet.hosts import FleetHosts
-from stagefleet.fleet.reader import StorageReader
 from stagefleet.leases import RenewedLease, renewed
-from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Items, Operation, Plan, fingerprint
+from stagefleet.operations.base import Plan
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Ledger
@@ -96,26 +93,27 @@ def submit(
             if isinstance(error, errors.LedgerRewoundError) and beginnings_left:
                 again = submission
                 continue
-            with cancelled_if_interrupted(ledger, submission):
-                _give_up(ledger, submission, spec, error, is_requested=bool(request))
-                raise
+            _give_up(ledger, submission, spec, error, is_requested=bool(request))
+            raise
         break
     return submission
 
 
 @contextlib.contextmanager
 def cancelled_if_interrupted(ledger: Ledger, submission: models.Submission) -> Iterator[None]:
-    """Cancel a run that this call has started, if an interrupt keeps the caller from knowing of it.
-
-    One that has not started stays as it is: the next call with its key completes it.
-    """
+    """Cancel a run that this call has started, if an interrupt keeps the caller from knowing of it."""
     try:
         yield
     except KeyboardInterrupt:
         with contextlib.suppress(errors.StagefleetError):
-            if submission.kind in _OWN and ledger.run(submission.run_id).state is models.RunState.RUNNING:
+            if _has_started(ledger, submission):
                 ledger.cancel(submission.run_id)
         raise
+
+
+def _has_started(ledger: Ledger, submission: models.Submission) -> bool:
+    """Return True if this call has started the run."""
+    return submission.kind in _OWN and ledger.run(submission.run_id).state is models.RunState.RUNNING
 
 
 def _give_up(
@@ -128,14 +126,15 @@ def _give_up(
 ) -> None:
     """Cancel a run that could not be written, or fail it if its request was refused.
 
-    Any other run with a key is left as it is: if cancelled, the next attempt would continue with half its
-    items. Once the submitter's lease has expired, the next attempt submits it again.
+    So it does with a run that an interrupt keeps the caller from knowing of. Any other with a key is left as
+    it is: if cancelled, the next attempt would continue with half its items. Once the submitter's lease has
+    expired, the next attempt submits it again.
     """
     is_refusal = isinstance(error, errors.StagefleetError) and not isinstance(
         error, errors.RedisUnreachableError
     )
     with contextlib.suppress(errors.StagefleetError):
-        if spec.key is None:
+        if spec.key is None or (isinstance(error, KeyboardInterrupt) and _has_started(ledger, submission)):
             ledger.cancel(submission.run_id)
         elif is_requested and is_refusal:  # neither an outage, nor a bug, nor the end of the process
             ledger.fail(submission, models.ErrorInfo.of(error))
@@ -300,77 +299,7 @@ def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
         yield chunk
 
 
-# What a run is to do, and on which hosts: the plan that a client makes before it starts a run.
-
-
-class RunPlans:
-    """Plan runs."""
-
-    def __init__(self, connections: Connections, reader: StorageReader, hosts: FleetHosts) -> None:
-        self._connections = connections
-        self._reader = reader
-        self._hosts = hosts
-
-    def plan(
-        self,
-        operation: Operation,
-        items: Items | None,
-        *,
-        missing_ok: bool,
-        beside: Sequence[StorageAddress],
-    ) -> Plan:
-        """Plan a dry run; see `Fleet.plan`."""
-        named, placed = operation.parse_items(items), self.choose_hosts(operation)
-        storages = self._reader.plan_storages(missing_ok=missing_ok, beside=beside or operation.beside)
-        return placed.plan_dry_run(named, storages)
-
-    def prepare(
-        self,
-        operation: Operation,
-        items: Items | None,
-        callback: OutcomeCallback,
-        run: RunArguments,
-    ) -> tuple[models.RunSpec, Callable[[], Plan]]:
-        """Return what a run is to do, and the function that plans it."""
-        key, parallel = run.get("idempotency_key"), run.get("parallel")
-        check_key(key)
-        if (host := run.get("host")) is not None:
-            operation = operation.on_hosts([host])
-        named, placed = operation.parse_items(items), self.choose_hosts(operation)
-        storages = partial(
-            self._reader.plan_storages,
-            missing_ok=run.get("missing_ok", False),
-            beside=run.get("beside") or operation.beside,
-        )
-        settings = self._connections.settings.runs
-        spec = models.RunSpec(
-            operation=placed.name,
-            options=placed.options,
-            parallel=max(1, settings.parallel if parallel is None else parallel),
-            **callback_fields(callback),
-            key=key,
-            fingerprint=fingerprint(placed, named),
-            max_attempts=settings.max_attempts,
-        )
-        return spec, lambda: placed.plan(named, storages())
-
-    def choose_hosts(self, operation: Operation) -> Operation:
-        """Choose the hosts of an operation whose storages are on hosts.
-
-        Raises:
-            UsageError: Hosts are named, and all storages are in registries.
-            HostNotFoundError: A host has no live worker.
-        """
-        if any(address.is_layout for address in operation.addresses):
-            return operation.on_hosts(self._hosts.choose_for_layouts(operation.hosts))
-        if operation.is_on_host:
-            return operation.on_hosts(self._hosts.choose(operation.hosts))
-        if operation.hosts:
-            raise errors.UsageError(
-                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is in a registry: "
-                "registries have no hosts"
-            )
-        return operation
+# A retry of a finished run.
 
 
 def spec_of_retry(
