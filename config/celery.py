@@ -54,8 +54,8 @@ def plain_queue(name: str) -> Queue:
 def _configuration(settings: Settings, broker: transport.Broker, operations: list[str]) -> dict[str, Any]:
     operations = list(dict.fromkeys([*operations, *_EVERYWHERE]))
     queues = sorted({messages.queue_of(operation) for operation in operations})
-    engine, is_on_host = settings.engine, settings.engine.address or settings.worker.layout_roots
-    own = [messages.host_queue(engine.host_name)] if is_on_host else []
+    has_engine, roots = settings.engine.address is not None, settings.worker.layout_roots
+    own = messages.own_queues(settings.engine.host_name, fetches=has_engine, layout_roots=roots)
     configuration: dict[str, Any] = {
         "broker_url": broker.url,
         "broker_transport_options": messages.broker_options(settings.key_prefix)

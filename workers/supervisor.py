@@ -22,7 +22,7 @@ from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
 from stagefleet.redaction import masked_url
 from stagefleet.redis_facts import check_redis
-from stagefleet.runs.messages import QUEUES, host_queue, queue_of
+from stagefleet.runs.messages import QUEUES, own_queues, queue_of
 from stagefleet.settings import EngineSettings, Settings, load_settings
 from stagefleet.streams import prepare_streams
 from stagefleet.supervisor import Process, Supervisor
@@ -49,7 +49,7 @@ def choose_queues(
         raise SettingsError(
             f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
         )
-    own = [host_queue(engine.host_name)] if _FETCH in asked or layout_roots else []
+    own = own_queues(engine.host_name, fetches=_FETCH in asked, layout_roots=layout_roots)
     return list(dict.fromkeys([*asked, *own]))
 
 

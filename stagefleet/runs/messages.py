@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stagefleet.bounds import MAX_ITEMS, join_first
@@ -50,6 +51,11 @@ def queue_of(operation: str) -> str:
 def host_queue(host: str) -> str:
     """Return the queue for work that only one host can do."""
     return _HOST_PREFIX + host
+
+
+def own_queues(host: str, *, fetches: bool, layout_roots: Collection[Path]) -> list[str]:
+    """Return the queue of a host's own work, if its worker fetches stages or may open layouts."""
+    return [host_queue(host)] if fetches or layout_roots else []
 
 
 def host_of_queue(queue: str) -> str | None:
