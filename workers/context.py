@@ -27,9 +27,8 @@ from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import Settings
 from stagefleet.storage_connections import WorkerStorages
 from stagefleet.storages.storages import Storages
-from tasks.coordinate import CoordinateNextRunTask, CoordinateTask
 from tasks.item import ItemExecutor, register
-from tasks.start_run import StartRunTask
+from tasks.runs import CoordinateNextRunTask, CoordinateTask, StartRunTask
 from workers.consumer import fail_unknown_tasks
 
 ItemFunction = Callable[[Storages, Attempt], ItemResult]

@@ -9,7 +9,7 @@ from config.celery import make_app
 from stagefleet.errors import RepositoryNotFoundError, RunNotFoundError, UsageError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
-from tasks.start_run import StartRunTask
+from tasks.runs import StartRunTask
 from tests.integration.workers.conftest import eventually
 from tests.integration.workers.test_flower import start_flower
 from tests.services.images import ImageMaker, push_stages

@@ -12,7 +12,7 @@ from config.celery import make_app
 from stagefleet.errors import UsageError
 from stagefleet.oci_layout.layout import OciLayout
 from stagefleet.settings import EngineSettings, Settings, WorkerSettings
-from tasks.start_run import StartRunTask
+from tasks.runs import StartRunTask
 from tests.integration.cli.conftest import HASTE
 from workers.context import open_fleet
 

@@ -6,7 +6,7 @@ from config.celery import make_app
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.runs.models import RunState
 from stagefleet.settings import EngineSettings, Settings
-from tasks.start_run import StartRunTask
+from tasks.runs import StartRunTask
 from tests.services.receiver import WebhookReceiver
 
 

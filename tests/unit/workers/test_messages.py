@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kombu.message import Message
 
 from stagefleet.runs.messages import coordinator_template, message_template, problem_of_item, problem_of_run
-from tasks.coordinate import CoordinateNextRunTask, CoordinateTask
+from tasks.runs import CoordinateNextRunTask, CoordinateTask
 from workers.consumer import problem_of
 
 RUN = "0123456789ab"

@@ -10,7 +10,7 @@ from config.celery import make_app
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
-from tasks.start_run import StartRunTask
+from tasks.runs import StartRunTask
 from tasks.states import shown_arguments
 from workers.consumer import BatchedEventsConsumer
 

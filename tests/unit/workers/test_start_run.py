@@ -8,7 +8,7 @@ from config.celery import make_app
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
-from tasks.start_run import StartRunTask
+from tasks.runs import StartRunTask
 
 
 class AwayFleet:

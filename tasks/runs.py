@@ -1,4 +1,4 @@
-"""Task that starts a run on request, for Flower's API and any Celery client."""
+"""Tasks about whole runs: one that starts a run on request, and those that call back for detached ones."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import structlog
 from celery import Task
 
-from stagefleet.errors import StagefleetError
+from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.fleet.requests import RunRequest
 from stagefleet.logs import EventLogger
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
-from stagefleet.runs.messages import start_run_message, task_name
+from stagefleet.runs.detached_coordinator import DetachedCoordinator
+from stagefleet.runs.messages import COORDINATE_NEXT_RUN, problem_of_run, start_run_message, task_name
 from tasks.states import MaskedRequest, shown_arguments
 
 _log = EventLogger(__name__)
@@ -62,3 +64,33 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
             name = type(error).__name__
             raise StagefleetError(f"unexpected {name}: this is a bug; the worker's log says where") from None
         _log.info("run_started", action="start_run", task=key, run=run.id, total=run.total)
+
+
+# Callbacks of detached runs; published when they are due.
+
+
+class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """One coordination; after a failure the ledger's sweep starts the next coordinator."""
+
+    name = task_name("coordinate")
+    ignore_result = True
+    acks_late = True
+    typing = False  # `problem_of` has checked the arguments
+    problem_of = staticmethod(problem_of_run)
+
+    def __init__(self, coordinator: DetachedCoordinator) -> None:
+        self._coordinator = coordinator
+
+    def run(self, *, run: str, **_unknown: Any) -> None:
+        """Make the due callbacks of a run; unknown arguments are ignored."""
+        with structlog.contextvars.bound_contextvars(run=run):
+            try:
+                self._coordinator.coordinate(run)
+            except (RedisUnreachableError, RedisConfigurationError) as error:
+                _log.warning("coordination_failed", action="coordinate", error=str(error))
+
+
+class CoordinateNextRunTask(CoordinateTask):
+    """One coordination of a run that another one waits for."""
+
+    name = task_name(COORDINATE_NEXT_RUN)
