@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import socket
 import ssl
@@ -57,7 +58,7 @@ class _Pool(redis.ConnectionPool):
         super().__init__(connection_class=checked(connection_class), peer=Peer(), **options)
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:  # noqa: ARG002 - redis-py's signature
-        connection: Any = super().get_connection()
+        connection: Any = self._take_idle() or super().get_connection()
         connection.handled = id(sys.exc_info()[1])
         return connection
 
@@ -65,7 +66,38 @@ class _Pool(redis.ConnectionPool):
         """Return a connection to the pool; a second call does nothing."""
         if _was_interrupted(connection):
             connection.mark_for_reconnect()  # the pool closes it; to its next user this does no harm
+        if connection.should_reconnect() or self.pid != os.getpid():
+            super().release(connection)
+            return
+        with self._lock:
+            if connection in self._in_use_connections:
+                self._in_use_connections.remove(connection)
+                self._available_connections.append(connection)
+
+    def _take_idle(self) -> Any:
+        """Return an idle connection that can be used as it is, if there is one.
+
+        It and `release` do what redis-py does, without its metrics and events: a fifth of the calls.
+        """
+        if self.pid != os.getpid():
+            return None  # after a fork they are the parent's
+        with self._lock:
+            if not self._available_connections:
+                return None
+            connection: Any = self._available_connections.pop()
+            self._in_use_connections.add(connection)
+        try:
+            if connection.is_connected:
+                connection.connect()
+                if not connection.can_read():  # else an answer that nobody has read, or the end
+                    return connection
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            connection.disconnect()
+        except BaseException:
+            super().release(connection)
+            raise
         super().release(connection)
+        return None
 
 
 def _was_interrupted(connection: Any) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import inspect
 import io
+import os
 import re
 import socket
 import textwrap
@@ -63,6 +64,20 @@ def digest_of(function: Any) -> str:
 
 
 # redis-py
+
+
+def test_redis_py_s_pool_keeps_its_connections_where_we_take_them():
+    pool: Any = redis.ConnectionPool()
+    connection = pool.make_connection()
+    pool._available_connections.append(connection)
+    connection.connect_check_health = lambda **_: None
+    connection.can_read = lambda: False
+    with pool._lock:
+        assert connection is pool.get_connection()
+    assert ([], {connection}) == (pool._available_connections, pool._in_use_connections)
+    pool.release(connection)
+    assert ([connection], set()) == (pool._available_connections, pool._in_use_connections)
+    assert (os.getpid(), False) == (pool.pid, connection.should_reconnect())
 
 
 def test_redis_py_s_pool_closes_a_connection_that_is_marked():

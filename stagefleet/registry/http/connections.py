@@ -311,16 +311,9 @@ class _Answer(http.client.HTTPResponse):
             self._keep(connection)
 
 
-def _read_line(stream: Any) -> bytes:
-    line: bytes = stream.readline(_MOST_LINE_BYTES + 1)
-    if len(line) > _MOST_LINE_BYTES:
-        raise http.client.LineTooLong("header line")
-    return line
-
-
 def _read_status(stream: Any) -> tuple[int, int, str]:
     """Read the status line: minor version, status and reason."""
-    line = _read_line(stream)
+    line = stream.readline(_MOST_LINE_BYTES + 1)
     if not line:
         raise http.client.RemoteDisconnected("Remote end closed connection without response")
     found = _STATUS_LINE.fullmatch(line.decode("latin-1"))
@@ -333,9 +326,11 @@ def _read_fields(stream: Any) -> ResponseHeaders:
     """Read the fields of a header; several of one name are joined."""
     fields, name = dict[str, str](), ""
     for _ in range(_MOST_FIELDS + 1):
-        line = _read_line(stream)
+        line = stream.readline(_MOST_LINE_BYTES + 1)
         if line in {b"\r\n", b"\n"}:
             return ResponseHeaders(fields)
+        if len(line) > _MOST_LINE_BYTES:
+            raise http.client.LineTooLong("header line")
         if not line:
             raise http.client.RemoteDisconnected("Remote end closed connection in the header")
         text = line.decode("latin-1").rstrip("\r\n")
