@@ -1,4 +1,4 @@
-"""Counts that no clock touches: requests, round trips to Redis, commands of Redis, and modules of a command.
+"""Counts that no clock touches: requests, round trips, commands of Redis, and modules of a command.
 
 One worker with one thread copies one stage after the other, so that a count is the same each time.
 """
@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from stagefleet import Fleet, Settings
+from stagefleet.names import StageId
 from stagefleet.runs.messages import queue_key
 from stagefleet.runs.models import ItemState, Outcome, RunSpec, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from tests.services import ImageMaker, RedisServer, RegistryServer, Workers, clean_environment, stage_id_of
+from tests.unit.storages.far import Course as FarCourse
 
 __all__ = ["count_all"]
 
 STAGES = 20
 _ITEMS = 200
+_LEARNING = 4
+_QUIET_SECONDS = 1.0
 _SLOTS = 16
 _END_OF_COUNT = "bench-check"
 _PACKAGES_OF_SCRIPTS = ("runs", "locks", "shared_state")
@@ -53,7 +57,28 @@ def count_all(folder: Path) -> dict[str, int]:
     with ExitStack() as stack:
         redis = RedisServer(folder / "redis").start()
         stack.callback(redis.stop)
-        return count_commands_of_items(redis) | _count_on_registries(folder, stack, redis)
+        return count_commands_of_items(redis) | count_rounds() | _count_on_registries(folder, stack, redis)
+
+
+def count_rounds() -> dict[str, int]:
+    """Count the round trips of a stage with a layer of its own: of its requests, those that wait for others.
+
+    From the first ones it is learnt what the destination takes, and that it lacks the layers.
+    """
+    counts = {}
+    for name, takes_whole_blobs in {"": False, ", to a registry that takes whole blobs": True}.items():
+        with ExitStack() as stack:
+            far: Any = FarCourse(stack)  # type: ignore[no-untyped-call]  # a test's
+            far.destination.takes_whole_blobs = takes_whole_blobs
+            for number in range(_LEARNING + 1):
+                stage_id = StageId(f"{number:056x}", 1_764_000_000_000 + number)
+                far.push(str(stage_id), b"layer %d" % number * 100)
+                far.rounds.requests = [[]]
+                far.rounds.quiet_seconds = _QUIET_SECONDS if number in {0, _LEARNING} else 0.05
+                far.copy(stage_id)
+                which = "a later" if number else "the first"
+                counts[f"round trips to registries, {which} copied stage{name}"] = far.rounds.count
+    return counts
 
 
 def count_commands_of_items(redis: RedisServer) -> dict[str, int]:
