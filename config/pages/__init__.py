@@ -1,0 +1,1 @@
+"""Pages of runs, and `/api/runs`, in the same server as Flower and under its login."""

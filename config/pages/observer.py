@@ -1,0 +1,174 @@
+"""What pages and the API read and change: runs in the ledger, seen by many browsers at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.fleet.requests import RunRequest
+from stagefleet.fleet.submission import check_key
+from stagefleet.operations.catalog import REQUESTS
+from stagefleet.redaction import quoted
+from stagefleet.runs.documents import outcome_row, run_row
+from stagefleet.runs.figures import RunFigures
+from stagefleet.runs.messages import start_run_message
+from stagefleet.runs.models import ItemState, Run, RunState
+from stagefleet.runs.reader import RunFilter, RunReader
+from stagefleet.settings import Settings
+
+_READING_SECONDS = 0.4
+"""How long one look at a run reads its outcomes: a long run is read in many looks."""
+_KEPT_FIGURES = 64
+"""Runs whose figures are kept, up to some hundred KiB each."""
+MOST_OUTCOMES = 1000
+
+
+class RunObserver:
+    """Read and change runs; each method blocks, and is called in a thread. Answers are JSON objects."""
+
+    def __init__(self, redis_url: str, settings: Settings) -> None:
+        self._reader = RunReader.connect(redis_url, settings)
+        self._fleet = Fleet.connect(redis_url, settings=settings)
+        self._figures: OrderedDict[str, RunFigures] = OrderedDict()
+        self._figures_lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._reader.close()
+        self._fleet.close()
+
+    def page(self, wanted: RunFilter, position: str, limit: int) -> bytes:
+        """Return a page of the list of runs."""
+        page = self._reader.page(wanted, position, limit=limit)
+        return _encoded(
+            {
+                "runs": [run_row(run) for run in page.runs],
+                "total": page.total,
+                "next": page.position or None,
+            }
+        )
+
+    def run(self, run_id: str) -> tuple[Run, bytes]:
+        """Return a run, and its JSON."""
+        run = self._reader.run(run_id)
+        return run, _encoded(run_row(run))
+
+    def figures(self, run_id: str) -> bytes:
+        """Return a run with its figures, and what its workers do now; read on in its outcomes."""
+        run = self._reader.run(run_id)
+        figures = self._figures_of(run_id)
+        figures.read(
+            lambda after, limit: self._reader.outcomes(run_id, after, limit=limit), seconds=_READING_SECONDS
+        )
+        claimed = self._reader.claimed(run_id) if run.claimed else []
+        return _encoded(
+            {
+                "run": run_row(run),
+                "figures": figures.as_json(),
+                "claimed": [
+                    {
+                        "item": item.item,
+                        "host": item.host,
+                        "worker": item.worker,
+                        "leased_until": item.leased_until,
+                    }
+                    for item in claimed
+                ],
+            }
+        )
+
+    def outcomes(self, run_id: str, after: str, limit: int, state: ItemState | None) -> bytes:
+        """Return outcomes after a position, with the position to go on from."""
+        found = self._reader.outcomes(run_id, after, limit=limit)
+        return _encoded(
+            {
+                "outcomes": [
+                    outcome.as_json() | {"position": outcome.position, "at": outcome_row(outcome)["at"]}
+                    for outcome in found or ()
+                    if state in {None, outcome.state}
+                ],
+                "next": found[-1].position if found else after,
+                "has_ended": found is None,
+            }
+        )
+
+    def start(self, document: dict[str, Any]) -> tuple[bool, bytes]:
+        """Start a run that a worker plans, or find that of the key; return True for a new one, and the run.
+
+        Raises:
+            UsageError: An argument is wrong, or the key was used with other arguments; nothing was started.
+        """
+        _check_fields(document, {"operation": str, "options": dict, "items": list, "key": str})
+        arguments = {"operation": document.get("operation", ""), **document.get("options", {})}
+        if "operation" in document.get("options", {}) or "idempotency_key" in arguments:
+            raise UsageError("options: operation and key stand beside them")
+        if "items" in document:
+            request = REQUESTS.get(arguments["operation"])
+            arguments["stage_ids" if request is None else request.items] = document["items"]
+        key = document.get("key", str(uuid.uuid4()))
+        check_key(key)
+        RunRequest.parse((), dict(arguments))  # before a host is looked for
+        if arguments.pop("all_hosts", False):  # chosen once: the worker must come to the same run
+            arguments["hosts"] = self._fleet.hosts.choose(arguments.get("hosts"), everywhere=True)
+        known = self._run_under(key)
+        message = start_run_message(key, arguments)
+        run = RunRequest.parse((), dict(arguments)).start(self._fleet, key, message, enqueue=True)
+        return run.id != known, _encoded(run_row(run))
+
+    def _run_under(self, key: str) -> str | None:
+        try:
+            return self._fleet.run_under(key).id
+        except RunNotFoundError:
+            return None
+
+    def cancel(self, run_id: str, body: dict[str, Any]) -> bytes:
+        """Cancel a run; with `now`, stop what runs."""
+        _check_fields(body, {"now": bool})
+        self._fleet.cancel(run_id, now=body.get("now", False))
+        return self.run(run_id)[1]
+
+    def retry(self, run_id: str, body: dict[str, Any]) -> bytes:
+        """Start a new run of what failed or was cancelled in a finished one, and return it."""
+        _check_fields(body, {"parallel": int})
+        again = self._fleet.retry(run_id, parallel=body.get("parallel"), detach=True)
+        return _encoded(run_row(again))
+
+    def changes(self) -> dict[str, Callable[[str, dict[str, Any]], bytes]]:
+        """Return what can be done to a run, by the last part of its address."""
+        return {"cancel": self.cancel, "retry": self.retry}
+
+    def _figures_of(self, run_id: str) -> RunFigures:
+        with self._figures_lock:
+            figures = self._figures.setdefault(run_id, RunFigures())
+            self._figures.move_to_end(run_id)
+            while len(self._figures) > _KEPT_FIGURES:
+                self._figures.popitem(last=False)
+            return figures
+
+
+def filter_of(operation: str, text: str, states: list[str]) -> RunFilter:
+    """Build the filter of a list; `UsageError` for a state that runs do not have."""
+    known = {str(state) for state in RunState}
+    if unknown := [state for state in states if state not in known]:
+        raise UsageError(f"state {quoted(unknown[0])}: write one of {', '.join(sorted(known))}")
+    return RunFilter(operation, text, tuple(RunState(state) for state in sorted(set(states))))
+
+
+def _check_fields(body: dict[str, Any], fields: dict[str, type]) -> None:
+    """Refuse a field that is unknown, or of another type."""
+    for name, value in body.items():
+        if name not in fields:
+            names = ", ".join(fields) or "none"
+            raise UsageError(f"{quoted(name)[1:-1]}: there is no such field here, only {names}")
+        if type(value) is not fields[name]:
+            raise UsageError(f"{name}: write a value of type {fields[name].__name__}")
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
