@@ -17,6 +17,7 @@ from stagefleet.settings import ProjectSettings, RegistrySettings, Settings, loa
 
 SECRETS: dict[str, str] = {
     "flower.password": "planted-flower-password",
+    "flower.viewer_password": "planted-viewer-password",
     "webhooks.secret": "whsec_" + base64.b64encode(b"planted webhook secret, 32 bytes").decode(),
 }
 """A value for each secret setting: a new one has to be added, or the tests below fail."""
@@ -41,7 +42,12 @@ def secret(name: str) -> SecretStr:
 def settings() -> Settings:
     """Settings with every secret set, and with every kind of value."""
     return Settings(
-        flower=FlowerSettings(user="me", password=secret("flower.password")),
+        flower=FlowerSettings(
+            user="me",
+            password=secret("flower.password"),
+            viewer_user="see",
+            viewer_password=secret("flower.viewer_password"),
+        ),
         webhooks=WebhookSettings(secret=secret("webhooks.secret"), timeout_seconds=3),
         registries={"registry.test:5000": RegistrySettings(plain_http=True, ca_file=Path("/ca é.pem"))},
         projects={"app": ProjectSettings.model_validate({"primary": "a.test/app", "caches": ["b.test/app"]})},
@@ -72,6 +78,7 @@ def test_every_secret_of_the_settings_reaches_the_worker(settings, folder, monke
     assert settings.model_dump(exclude={"redis_url"}) == found.model_dump(exclude={"redis_url"})
     assert SECRETS == {
         "flower.password": found.flower.password.get_secret_value(),
+        "flower.viewer_password": found.flower.viewer_password.get_secret_value(),
         "webhooks.secret": found.webhooks.secret.get_secret_value(),
     }
 
