@@ -31,7 +31,7 @@ DECISIONS = "docs/adr"
 API_PAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "fleet": ("The fleet", ("stagefleet.fleet.",)),
     "operations": ("Operations and plans", ("stagefleet.operations.",)),
-    "runs": ("Runs and outcomes", ("stagefleet.runs.",)),
+    "runs": ("Runs and outcomes", ("stagefleet.runs.", "stagefleet.reports.")),
     "records": ("Records", ("stagefleet.records.",)),
     "errors": ("Errors", ("stagefleet.errors",)),
     "settings": ("Settings", ("stagefleet.settings",)),
@@ -56,6 +56,7 @@ RETURNED = {
     "stagefleet.project": ("DeployedImage",),
     "stagefleet.projects.lookup": ("StageLookup",),
     "stagefleet.projects.purge": ("PurgePlan", "PurgeGroup"),
+    "stagefleet.reports.report": ("Report",),
     "stagefleet.runs.models": ("RunSpec", "Wait", "WorkerInfo"),
     "stagefleet.storages.storage": ("StoredRecord", "WriteResult"),
 }

@@ -14,6 +14,7 @@ from scripts.demo.shell import claim, tell
 from scripts.lifecycle import run_with_services
 from scripts.pages.browser import Browser
 from scripts.pages.fleet import WatchedFleet
+from scripts.pages.reports import look_at_report
 from scripts.pages.runs import Runs
 from scripts.pages.views import Views
 
@@ -46,6 +47,7 @@ def _look(folder: Path, stack: ExitStack) -> None:
         {"Status": "FAILURE", "Keyword arguments": failed.run_id, "Exception": "Error", "Received": ":"},
     )
     views.draw("task")
+    views.pictures.append(look_at_report(fleet, browser, failed, folder))
     online = {name: "Online" for names in fleet.workers.values() for name in names}
     views.check_workers(online)
     views.check_worker()

@@ -77,6 +77,11 @@ COMMANDS: Mapping[str, _Entry] = {
         "See and keep the records beside the stages: what is built, and from which commits.",
     ),
     "runs": _Entry("runs", "app", "See and steer runs."),
+    "report": _Entry(
+        "report",
+        "report_run",
+        "Report on a run for an archive or a CI system: what was done, how fast, what failed and why.",
+    ),
     "locks": _Entry(
         "locks", "app", "List locks and their holders, and release the lock of a holder that hangs."
     ),
@@ -157,6 +162,11 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs pause": ("runs pause 6200c6a4b1f3",),
     "runs resume": ("runs resume 6200c6a4b1f3",),
     "runs retry": ("runs retry 6200c6a4b1f3",),
+    "report": (
+        "report 6200c6a4b1f3 --html report.html",
+        "report --idempotency-key nightly-2026-11-28 --html report.html --junit report.xml",
+        "report 6200c6a4b1f3 --json",
+    ),
     "locks list": ("locks list",),
     "worker": ("worker", "worker --processes 4 --concurrency 8 --queues copy,delete"),
     "doctor": ("doctor", f"doctor --for copy {_COPY}"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from stagefleet.errors import OutputError
@@ -13,11 +15,16 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def print_line(text: str) -> None:
-    """Print one line; `OutputError` if stdout cannot be written, unless a pipe's reader has gone."""
+    """Print one line; errors as in `print_text`."""
+    print_text(text + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print text; `OutputError` if stdout cannot be written, unless a pipe's reader has gone."""
     if sys.stdout is None:
         raise OutputError("the result cannot be written, stdout is closed: send it to a file or to /dev/null")
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(text)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -40,6 +47,38 @@ def flush_output() -> None:
         raise
     except OSError as error:
         raise _refusal(error) from error
+
+
+def write_file(path: str, parts: Iterable[bytes]) -> None:
+    """Write a file, or stdout for `-`; the first part is made before the file is opened.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    left = iter(parts)
+    whole = itertools.chain([next(left, b"")], left)
+    if path == "-":
+        _write_to_stdout(whole)
+        return
+    try:
+        with Path(path).open("wb") as file:
+            file.writelines(whole)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or name another file"
+        ) from error
+
+
+def _write_to_stdout(parts: Iterable[bytes]) -> None:
+    print_text("")  # refuses a stdout that is closed
+    flush_output()
+    try:
+        sys.stdout.buffer.writelines(parts)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _refusal(error) from error
+    flush_output()
 
 
 def as_line(value: Mapping[str, Any]) -> str:

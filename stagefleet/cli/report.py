@@ -5,18 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rich.filesize import decimal
 
 import stagefleet
 from stagefleet.cli.options import chosen_options
-from stagefleet.cli.output import print_json, print_line, say
+from stagefleet.cli.output import as_line, print_json, print_line, say, write_file
+from stagefleet.errors import UsageError
 from stagefleet.operations.catalog import find_operation
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from stagefleet.reports.report import Report
 
 _LINE_SECONDS = 10.0
 
@@ -243,3 +247,30 @@ class RunReport:
         print_line(describe_run(run))
         if run.error is not None:
             print_line(f"first error: {run.error.message}")
+
+
+# Files with the report of a run.
+
+REPORT_FORMS: Mapping[str, Callable[[Report], Iterable[bytes]]] = {
+    ".html": lambda report: (text.encode() for text in [report.html()]),
+    ".xml": lambda report: report.junit(),
+    ".json": lambda report: (
+        f"{as_line(document)}\n".encode(errors="replace") for document in [report.as_json()]
+    ),
+}
+"""The forms of a report, by the ending of the file's name."""
+
+
+def check_report_files(files: Iterable[str]) -> None:
+    """Raise `UsageError` for a name that tells no form of a report."""
+    for file in files:
+        if Path(file).suffix not in REPORT_FORMS:
+            raise UsageError(f"--report {file}: let its name end in {' or '.join(REPORT_FORMS)}")
+
+
+def write_reports(fleet: stagefleet.Fleet, run_id: str, files: Sequence[str] | None) -> None:
+    """Write the report of a run to each file, in the form that its name tells."""
+    if files:
+        report = fleet.report(run_id)
+        for file in files:
+            write_file(file, REPORT_FORMS[Path(file).suffix](report))

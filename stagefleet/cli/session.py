@@ -19,7 +19,7 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import flush_output, print_json, print_line, say
-from stagefleet.cli.report import RunReport, exit_code, print_plan
+from stagefleet.cli.report import RunReport, check_report_files, exit_code, print_plan, write_reports
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
 from stagefleet.names import LAYOUT_PREFIX
@@ -158,6 +158,15 @@ class RunOptions:
         str | None,
         typer.Option("--on-finish-url", metavar="URL", help="The fleet calls it at the run's end."),
     ] = None
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Report on the run at its end: a page to FILE.html, JUnit XML to FILE.xml, or FILE.json; "
+            "repeatable.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         _ = self.callback  # rejects an invalid callback
@@ -165,6 +174,13 @@ class RunOptions:
             raise UsageError(f"--parallel {self.parallel}: write 1 or more (1 is serial)")
         if self.detach and self.dry_run:
             raise UsageError("--dry-run starts no run to detach from: leave out --detach")
+        check_report_files(self.report or ())
+        if self.report and (self.detach or self.dry_run):
+            given = "--detach" if self.detach else "--dry-run"
+            raise UsageError(
+                f"--report is written at the end of a run, and does not go with {given}: "
+                "write it later with stagefleet report"
+            )
 
     @property
     def callback(self) -> stagefleet.RemoteCallback | None:
@@ -258,7 +274,13 @@ def detach_or_follow(
     if if_empty and not run.total:
         say(if_empty)
     if not options.detach:
-        raise typer.Exit(exit_code(watch_run(fleet, run, interrupts, as_json=options.json)))
+        try:
+            ended = watch_run(fleet, run, interrupts, as_json=options.json)
+        except NoWorkerError:
+            write_reports(fleet, run.id, options.report)
+            raise
+        write_reports(fleet, run.id, options.report)
+        raise typer.Exit(exit_code(ended))
     with naming_run(fleet, run.id):
         if options.json:
             print_json(run.summary())

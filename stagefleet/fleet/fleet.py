@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures
+from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures, read_outcomes
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import RunSubmitter, leftover_plan, spec_of_retry
@@ -27,6 +27,7 @@ from stagefleet.storages.isolation import OnLeftOut
 if TYPE_CHECKING:
     from stagefleet.fleet.project import FleetProject
     from stagefleet.fleet.records import FleetRecords
+    from stagefleet.reports.report import Report
 
 _LOGGER = logging.getLogger("stagefleet")
 
@@ -200,10 +201,8 @@ class Fleet:
     ) -> Run:
         """Copy stages from one address to another, which may be new; skip those that it has.
 
-        Args:
-            verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
-            foreign_layers: Send layers, too, that are marked as to be had elsewhere.
-            **run: As all that is not named here, see `for_each`.
+        `verify` compares digests too, and copies again if they differ (image ids, if one end is an engine);
+        `foreign_layers` sends layers that are marked as to be had elsewhere. The rest is as of `for_each`.
         """
         from stagefleet.operations.copy import CopyOperation  # noqa: PLC0415 - the other operations are not needed
 
@@ -226,7 +225,7 @@ class Fleet:
         hosts: Sequence[str] | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Delete stages, of None all; succeed for those that are already gone. For the rest see `for_each`.
+        """Delete stages, of None all; succeed for those that are gone. For the rest see `for_each`.
 
         `policy` is for stages in use in an engine; if None, they fail with `ImageInUseError`.
         """
@@ -249,12 +248,9 @@ class Fleet:
     ) -> Run:
         """Fetch stages to hosts: from the first cache that has the stage, else from the primary storage.
 
-        Args:
-            source: The storages: a project, or the primary storage alone.
-            platforms: The platforms of multi-platform stages; the engine's own if None.
-            all_platforms: All platforms that an engine can keep.
-            all_hosts: All live hosts.
-            **run: See `for_each`; with `missing_ok` a missing primary is empty: only the caches are used.
+        The source is a project, or the primary storage alone; `all_hosts` are all live ones. `platforms` are
+        those of multi-platform stages, the engine's own if None; `all_platforms` all that an engine can keep.
+        For the rest see `for_each`; with `missing_ok` a missing primary is empty: only the caches are used.
         """
         from stagefleet.operations.fetch import FetchOperation  # noqa: PLC0415 - the other operations are not needed
 
@@ -304,10 +300,8 @@ class Fleet:
     ) -> dict[str, Any]:
         """Publish an index, unless it exists; return the stage's description as JSON. Needs no worker.
 
-        Args:
-            stage_id: The stage id of the index, a digest alone.
-            images: By platform, as `linux/amd64`: a stage of the repository or any image, `REPOSITORY:TAG`
-                or `REPOSITORY@DIGEST`. An image of another repository is copied first.
+        Its stage id is a digest alone. `images` are by platform, as `linux/amd64`: a stage of the repository,
+        or any image, `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; one of another repository is copied first.
 
         Raises:
             UsageError: A name is malformed, an image is for another platform, or the stage exists with
@@ -356,6 +350,13 @@ class Fleet:
     def failures(self, run_id: str) -> Iterator[Outcome]:
         """Iterate over the outcomes of a run's failed items so far, as they ended; errors as of `run`."""
         return read_failures(self._connections.ledger, run_id)
+
+    def report(self, run_id: str) -> Report:
+        """Return a report of a run as it stands, for people and CI systems; errors as of `run`."""
+        from stagefleet.reports.report import Report  # noqa: PLC0415 - few ask for it
+
+        run = self.run(run_id)
+        return Report(run, partial(read_outcomes, self._connections.ledger, run.id))
 
     def cancel(self, run_id: str, *, now: bool = False) -> bool:
         """Cancel a run, and return True if it was still in progress.

@@ -264,9 +264,15 @@ def find_run_under(ledger: Ledger, key: str) -> models.Run:
     return ledger.run(run_id)
 
 
-def read_failures(ledger: Ledger, run_id: str) -> Iterator[models.Outcome]:
-    """Iterate over the outcomes of the failed items of a run so far."""
+def read_outcomes(ledger: Ledger, run_id: str) -> Iterator[models.Outcome]:
+    """Iterate over the outcomes of a run so far."""
     position = ""
     while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
         position = outcomes[-1].position
-        yield from (outcome for outcome in outcomes if outcome.state is models.ItemState.FAILED)
+        yield from outcomes
+
+
+def read_failures(ledger: Ledger, run_id: str) -> Iterator[models.Outcome]:
+    """Iterate over the outcomes of the failed items of a run so far."""
+    found = read_outcomes(ledger, run_id)
+    return (outcome for outcome in found if outcome.state is models.ItemState.FAILED)

@@ -138,6 +138,12 @@ class Outcome(BaseModel):
         """True if there was nothing to delete."""
         return self.result == NOT_THERE_RESULT
 
+    @property
+    def recorded_at(self) -> float | None:
+        """Time of its end, in seconds since 1970, from its position in Redis; None before it is stored."""
+        milliseconds, is_of_stream, _ = self.position.partition("-")
+        return int(milliseconds) / 1000 if is_of_stream else None
+
 
 # Waits of a run, as its observers see them: host, reason and end.
 

@@ -47,7 +47,7 @@ def run_steps(docker, image, fleet, mirror, work):
     given = [part for name, value in variables.items() for part in ("-e", f"{name}={value}")]
 
     def run():
-        for number, step in enumerate(job["steps"]):
+        for number, step in enumerate(step for step in job["steps"] if "run" in step):
             script = work / "_temp" / f"{number}.sh"
             script.write_text(for_tests(step["run"], mirror))
             command = ["sh", "-e", f"/__w/_temp/{number}.sh"]

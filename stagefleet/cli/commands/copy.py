@@ -108,6 +108,7 @@ def _mirror(
         "stages that are named": named is not None,
         "--missing-ok": options.missing_ok,
         "--host": bool(operation.hosts),
+        "--report (each of its runs has one: stagefleet report RUN)": bool(options.report),
     }
     for what, is_given in refused.items():
         if is_given:

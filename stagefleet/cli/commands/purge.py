@@ -40,7 +40,7 @@ _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 _EXIT_CODES = {"failed": 1, "cancelled": 3}
 
 
-@takes_run_options(but=("from_file",))
+@takes_run_options(but=("from_file", "report"))
 def purge_project(
     repository: Annotated[
         str | None,

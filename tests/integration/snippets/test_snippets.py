@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import textwrap
@@ -9,16 +10,18 @@ from contextlib import ExitStack
 
 import pytest
 import yaml
+from junitparser import JUnitXml
 
 from tests.documents import not_printed, snippets, transcript
 from tests.integration.snippets.stand import Stand
 from tests.services import push_image, stage_id_of
 
-JOB_KEYS = {"image", "variables", "before_script", "script", "retry", "artifacts"}
+JOB_KEYS = {"image", "variables", "before_script", "script", "after_script", "retry", "artifacts"}
 """Those of a GitLab job (https://docs.gitlab.com/ci/yaml/) that the documents use."""
 RUNNER_KEYS = {"runs-on", "container", "env", "steps"}
-STEP_KEYS = {"uses", "with", "run"}
+STEP_KEYS = {"uses", "with", "run", "if"}
 PRINTED = "\0next\n"
+STEPS_OF_JENKINS = re.compile(r"""sh (?:'{3}(.*?)'{3}|'([^'\n]+)')""", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +98,14 @@ def test_a_job_runs(snippet, stand, run, make_registry):
 def run_gitlab(document, run):
     ((_, job),) = document.items()
     assert set() == set(job) - JOB_KEYS
-    script = "\n".join(["set -eo pipefail", *job.get("before_script", []), *job["script"]])
+    parts = (job.get(name, []) for name in ("before_script", "script", "after_script"))
+    script = "\n".join(["set -eo pipefail", *itertools.chain.from_iterable(parts)])
     ended = run(script, **{name: str(value) for name, value in job["variables"].items()})
-    for path in job["artifacts"]["paths"]:
-        lines = (ended.folder / path).read_text().splitlines()
-        assert "succeeded" == json.loads(lines[-1])["state"]
+    kept = [(ended.folder / path).read_text() for path in job["artifacts"]["paths"]]
+    assert "succeeded" == json.loads(kept[0].splitlines()[-1])["state"]
+    (suite,) = JUnitXml.fromstring((ended.folder / job["artifacts"]["reports"]["junit"]).read_bytes())
+    assert suite.tests > 0
+    assert suite.tests == json.loads(kept[0].splitlines()[-1])["total"]
 
 
 def run_github(document, run):
@@ -115,8 +121,8 @@ def test_the_shell_steps_of_a_jenkinsfile_run(snippet, stand, run):
     text = stand.replaced(snippet.text)
     (environment,) = re.findall(r"environment \{(.*?)\n *\}\n", text, re.DOTALL)
     exports = [f"export {name}={value}" for name, value in re.findall(r"([A-Z_]+) = (.+)", environment)]
-    steps = re.findall(r"sh '''(.*?)'''", text, re.DOTALL)
-    assert steps
+    steps = [first or last for first, last in STEPS_OF_JENKINS.findall(text)]
+    assert len(steps) > 1
     run("\n".join(["set -xe", *exports, *map(textwrap.dedent, steps)]))
 
 

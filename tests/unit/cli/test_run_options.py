@@ -39,6 +39,6 @@ def test_a_command_gets_those_that_it_has_a_use_for_as_one_value():
         """Do something."""
         got.append((name, options.parallel, options.json, options.callback, options.detach))
 
-    told = dict.fromkeys(("on_outcome_url", "on_outcome_task", "on_finish_url"))
+    told = dict.fromkeys(("on_outcome_url", "on_outcome_task", "on_finish_url", "report"))
     command(name="me", parallel=3, json=True, **told)
     assert [("me", 3, True, None, False)] == got

@@ -1,0 +1,60 @@
+"""`stagefleet report`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stagefleet.cli.output import print_json, say, write_file
+from stagefleet.cli.report import REPORT_FORMS
+from stagefleet.cli.session import connect
+from stagefleet.errors import UsageError
+
+RunId = Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or how it begins.")]
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
+]
+Html = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE|-", help="Write one page that needs nothing else, for an archive."),
+]
+Junit = Annotated[
+    str | None,
+    typer.Option("--junit", metavar="FILE|-", help="Write JUnit XML, as GitLab and Jenkins show it."),
+]
+ReportJson = Annotated[bool, typer.Option("--json", help="Print what the page tells as one JSON object.")]
+
+
+def report_run(
+    run_id: RunId = None,
+    *,
+    idempotency_key: Key = None,
+    html: Html = None,
+    junit: Junit = None,
+    json: ReportJson = False,
+) -> None:
+    """Report on a run for an archive or a CI system: what was done, how fast, what failed and why.
+
+    - is standard output. A run that is not finished is reported as it stands, and the report says so.
+    The exit code is 0 if the report is written, however the run ended.
+    """
+    if (run_id is None) == (idempotency_key is None):
+        raise UsageError("name the run, or its key with --idempotency-key")
+    wanted = [(form, file) for form, file in ((".html", html), (".xml", junit)) if file is not None]
+    if not wanted and not json:
+        raise UsageError("no form of a report is named: add --html FILE, --junit FILE or --json")
+    if [*(file for _, file in wanted), "-" if json else ""].count("-") > 1:
+        raise UsageError("stdout takes one form of a report: give the others files")
+    with connect("stagefleet report") as fleet:
+        found = fleet.run_under(idempotency_key or "") if run_id is None else fleet.run(run_id)
+        report = fleet.report(found.id)
+        for form, file in wanted:
+            write_file(file, REPORT_FORMS[form](report))
+        if json:
+            print_json(report.as_json())
+        if not report.run.state.is_final:
+            say(
+                f"run {report.run.id} is {report.run.state}: the report tells what {report.run.done:,} of "
+                f"{report.run.total:,} items came to"
+            )
