@@ -192,6 +192,7 @@ LIVE_RUNS = RedisKey("live", "zset")
 RUN_OF_KEY = RedisKey("key:KEY", "string", _RETENTION)
 WORKERS = RedisKey("workers", "hash")
 SWEPT = RedisKey("swept", "string")
+COUNTERS = RedisKey("counters", "hash")
 PING = RedisKey("ping", "string", "a second")
 QUEUE = RedisKey("mq:QUEUE", "list", _EMPTY)
 LOCK_WAKE = RedisKey("lock-wake:TICKET", "channel", "the wait")
@@ -221,6 +222,7 @@ KEYS = (
     RedisKey("overtaking:QUEUE", "string", "a day after the last claim"),
     SWEPT,
     RedisKey("callbacks", "zset"),
+    COUNTERS,
     RedisKey("lead:ROLE", "string", "the end of the role"),
     PING,
     RedisKey("none", "none", "never written"),

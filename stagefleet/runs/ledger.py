@@ -17,7 +17,7 @@ or delivers late, an item has exactly one outcome:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -374,8 +374,8 @@ class HeartbeatLedger(Protocol):
     def ping(self) -> None:
         """Raise `RedisUnreachableError` if the ledger takes no writes, as a replica or with a full disk."""
 
-    def beat(self, worker: models.WorkerInfo, *, seconds: float) -> None:
-        """Record that a worker lives for the next seconds; 0 signs it off."""
+    def beat(self, worker: models.WorkerInfo, *, seconds: float, counts: Mapping[str, int] = ...) -> None:
+        """Record that a worker lives for the next seconds, 0 signs it off, and add what it has counted."""
 
     def workers(self, queue: str | None = None) -> list[models.WorkerInfo]:
         """List the live workers (of a queue)."""

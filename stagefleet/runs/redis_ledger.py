@@ -9,7 +9,8 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from stagefleet import errors, redis_client
@@ -18,7 +19,7 @@ from stagefleet.names import split_host
 from stagefleet.runs import ledger, models
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of, subject_of
 from stagefleet.runs.redis_runs import RedisRuns
-from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
+from stagefleet.runs.snapshots import duration_label, encode_outcome, encode_reason, error_label, spec_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.settings import RunSettings, Settings
 
@@ -226,6 +227,8 @@ class RedisLedger(RedisRuns):
             else redis_client.milliseconds(self._settings.bounded_pause(retry_after_seconds)),
             encode_reason(reason),
             claim.attempt,
+            error_label(outcome),
+            duration_label(outcome.seconds),
         )
         return ledger.FinishResult(answer)
 
@@ -296,7 +299,9 @@ class RedisHeartbeatLedger:
         self._scripts = scripts
         self._prefix = prefix
 
-    def beat(self, worker: models.WorkerInfo, *, seconds: float) -> None:
+    def beat(
+        self, worker: models.WorkerInfo, *, seconds: float, counts: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         version = worker.version
         queues = json.dumps(worker.queues)
         self._scripts.call(
@@ -307,6 +312,7 @@ class RedisHeartbeatLedger:
             redis_client.milliseconds(seconds),
             version.release,
             version.schema,
+            *itertools.chain.from_iterable((number, name) for name, number in counts.items()),
         )
 
     def workers(self, queue: str | None = None) -> list[models.WorkerInfo]:

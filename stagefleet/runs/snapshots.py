@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from stagefleet import errors
 from stagefleet.bounds import OUTCOME_BYTES, compress_json, decompress_json, fit
 from stagefleet.errors import IncompatibleVersionError
 from stagefleet.redis_client import RedisScripts
@@ -170,6 +171,30 @@ def _item_of(data: bytes) -> str:
 def encode_reason(reason: models.WaitReason | None) -> str:
     """Encode the reason of a wait, in bounded size; "" for none."""
     return "" if reason is None else reason.bounded().model_dump_json()
+
+
+# Labels of what the ledger counts: of closed sets, so that the counters of a fleet are few.
+
+DURATION_BOUNDS_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
+"""Bounds of the durations of items: from one that is there already to a stage of many gigabytes."""
+
+_ERRORS = frozenset(name for name, kind in vars(errors).items() if isinstance(kind, type))
+
+
+def error_label(outcome: models.Outcome) -> str:
+    """Return the type of an outcome's error: one of `stagefleet.errors`, or "other"; "-" for no error."""
+    if outcome.error is None:
+        return "-"
+    return outcome.error.type if outcome.error.type in _ERRORS else "other"
+
+
+def duration_label(seconds: float) -> str:
+    """Return the bound that a duration does not exceed.
+
+    >>> duration_label(0.3), duration_label(5), duration_label(1e9)
+    ('0.5', '5', '+Inf')
+    """
+    return next((f"{bound:g}" for bound in DURATION_BOUNDS_SECONDS if seconds <= bound), "+Inf")
 
 
 def _cut(outcome: models.Outcome) -> models.Outcome:

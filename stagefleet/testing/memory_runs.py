@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from stagefleet.errors import CoordinatorLostError, WorkerLostError
 from stagefleet.names import split_host
@@ -206,7 +207,10 @@ class MemoryHeartbeatLedger:
     def __init__(self, runs: MemoryRuns) -> None:
         self._runs = runs
 
-    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+    def beat(
+        self, worker: WorkerInfo, *, seconds: float, counts: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        del counts  # nothing shows the metrics of a fleet in memory
         with self._runs.step() as now:
             self._runs.workers[worker.name] = (worker, now + seconds)
 

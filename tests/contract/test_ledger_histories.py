@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.redis_client import COUNTERS
 from stagefleet.runs.ledger import Claim
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState
 from stagefleet.testing import Message
@@ -29,6 +31,7 @@ from tests.contract.ledgers import (
     REPUBLISH_SECONDS,
     LedgerHarness,
     MemoryBroker,
+    RedisBroker,
     TwinMaker,
     outcome_of,
     skip_of,
@@ -282,10 +285,28 @@ class Histories(RuleBasedStateMachine):
             for run in self.runs.values():
                 items = [outcome.item for outcome in self.read[run.id]]
                 assert len(set(items)) == len(items)
+            self.fleet_has_counted_each_item_once()
         finally:
             self.harness.close()
 
     # Means
+
+    def fleet_has_counted_each_item_once(self) -> None:
+        broker = self.harness.broker
+        if not isinstance(broker, RedisBroker):
+            return
+        counted: Counter[str] = Counter()
+        for name, number in broker.client.hgetall(COUNTERS.of(broker.prefix)).items():
+            kind, *labels = name.decode().split(" ")
+            if kind in {"items", "runs"}:
+                counted[f"{kind} {labels[1]}"] += int(number)
+        expected: Counter[str] = Counter()
+        for run_id in self.runs:
+            run = self.ledger.run(run_id)
+            expected[f"runs {run.state}"] += 1
+            for state in (ItemState.SUCCEEDED, ItemState.FAILED, ItemState.SKIPPED, ItemState.CANCELLED):
+                expected[f"items {state}"] += getattr(run, state)
+        assert +expected == counted
 
     def go_on(self) -> None:
         """What an honest fleet does in some seconds."""

@@ -13,24 +13,27 @@ if state ~= 'submitting' or holder ~= token then return 'lost' end
 local nonce = token .. '.' .. ARGV[8]
 if last == nonce then return { integer(queued), integer(total) } end
 if integer(queued) ~= believed_items or integer(total) ~= believed_total then return 'rewound' end
-local count = integer(ARGV[FIRST])
-local decided = (#ARGV - FIRST - count) / 2
-if believed_total + count + decided > integer(ARGV[7]) then return 'many' end
+local added = integer(ARGV[FIRST])
+local decided = (#ARGV - FIRST - added) / 2
+if believed_total + added + decided > integer(ARGV[7]) then return 'many' end
 local pairs_, hosted = {}, false
-for n = 1, count do
+for n = 1, added do
   pairs_[#pairs_ + 1] = believed_items + n - 1
   pairs_[#pairs_ + 1] = ARGV[FIRST + n]
   hosted = hosted or string.find(ARGV[FIRST + n], '\31', 1, true)
-  if #pairs_ >= 2000 or n == count then
+  if #pairs_ >= 2000 or n == added then
     redis.call('HSET', key(run, 'items'), unpack(pairs_))
     pairs_ = {}
   end
 end
-local fields = decided > 0 and read_fields(run)
+local fields, by_state = decided > 0 and read_fields(run), {}
 for n = 1, decided do
-  record(run, fields, ARGV[FIRST + count + 2 * n], ARGV[FIRST - 1 + count + 2 * n], false)
+  local decided_as = ARGV[FIRST - 1 + added + 2 * n]
+  record(run, fields, ARGV[FIRST + added + 2 * n], decided_as, false)
+  by_state[decided_as] = (by_state[decided_as] or 0) + 1
 end
+for decided_as, number in pairs(by_state) do count(number, 'items', fields.operation or 'other', decided_as, '-', '-') end
 if hosted then redis.call('HSET', meta, 'hosted', 1) end
-redis.call('HSET', meta, 'queued', believed_items + count, 'total', believed_total + count + decided,
+redis.call('HSET', meta, 'queued', believed_items + added, 'total', believed_total + added + decided,
   'append', nonce, 'submitter_until', now + integer(lease), 'coordinator_until', now + integer(lease))
-return { believed_items + count, believed_total + count + decided }
+return { believed_items + added, believed_total + added + decided }

@@ -1,5 +1,6 @@
 -- Record a worker's heartbeat, and count the live slots of each queue again.
--- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off), release, schema version.
+-- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off), release, schema version,
+--       (number, counter)... of what the worker has counted since its last beat.
 -- Unreadable data, an entry of another version or a damaged run, is skipped.
 local name, span = ARGV[3], integer(ARGV[6])
 local workers = P .. 'workers'
@@ -27,12 +28,13 @@ for n = 1, #entries, 2 do
     end
   end
 end
-for queue, count in pairs(slots) do
-  if count > 0 then
-    redis.call('SET', P .. 'slots:' .. queue, count, 'PX', longest)
+for queue, live in pairs(slots) do
+  if live > 0 then
+    redis.call('SET', P .. 'slots:' .. queue, live, 'PX', longest)
   else
     redis.call('DEL', P .. 'slots:' .. queue)
   end
   for _, run in ipairs(redis.call('ZRANGE', P .. 'live:' .. queue, 0, 99)) do pcall(release, run) end
 end
+for n = 9, #ARGV, 2 do count(integer(ARGV[n]), string.match(ARGV[n + 1], '^(%S+) (.*)$')) end
 return 1

@@ -25,6 +25,7 @@
 --   overtaking:Q     string  when the newest claimed message of queue Q had been pushed
 --   swept            string  when the last sweep ended
 --   callbacks        zset    run -> when the sweep starts its coordinator (again); runs that wait for one
+--   counters         hash    "KIND LABEL..." -> what was counted since the fleet began (stagefleet/runs/metrics.py)
 -- An index below `next` that is in none of published, leases, waiting and behind is done.
 
 local P = ARGV[1]
@@ -45,6 +46,22 @@ end
 -- needs no memory is not refused (Redis 6 and 7, Valkey).
 local function write_at_maxmemory()
   redis.call('DEL', P .. 'none')
+end
+
+-- Add to a counter of the fleet, whose labels are of closed sets or of few values. It never fails the step that is
+-- counted. Only a new counter asks how many there are of its kind: too many of them are one.
+local MOST_OF_A_KIND = 1000
+local function count(number, kind, ...)
+  local counters, field = P .. 'counters', table.concat({ kind, ... }, ' ')
+  if number <= 0 or redis.pcall('HINCRBY', counters, field, number) ~= number then return end
+  local found = 0
+  for _, name in ipairs(redis.call('HKEYS', counters)) do
+    if string.match(name, '^%S+') == kind then found = found + 1 end
+  end
+  if found > MOST_OF_A_KIND then
+    redis.call('HDEL', counters, field)
+    redis.call('HINCRBY', counters, kind .. ' other', number)
+  end
 end
 
 -- Increase a number of a run's hash that fences off holders of an older one. It combines the clock and a random number
@@ -80,9 +97,9 @@ local function read_fields(run)
   local fields = {}
   fields.state, fields.queue, fields.parallel, fields.next, fields.queued, fields.held, fields.hosted, fields.awaits,
     fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject,
-    fields.paused =
+    fields.paused, fields.operation =
     unpack(redis.call('HMGET', key(run), 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted', 'awaits',
-      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused'))
+      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused', 'operation'))
   return fields
 end
 
@@ -203,9 +220,11 @@ local function record(run, fields, outcome, state, windowed)
   end
 end
 
--- End an item at an attempt, and release items behind it; the caller removes it from its set.
-local function end_item(run, fields, index, attempt, outcome, state)
+-- End an item at an attempt, and release items behind it; the caller removes it from its set. `labels` of its counter:
+-- state, error and duration.
+local function end_item(run, fields, index, attempt, outcome, state, labels)
   record(run, fields, outcome, state, true)
+  count(1, 'items', fields.operation or 'other', labels)
   if state == 'succeeded' or state == 'skipped' then
     redis.call('HDEL', key(run, 'items'), index)
     if attempt > 1 then redis.call('HDEL', key(run, 'tries'), index) end
@@ -213,6 +232,11 @@ local function end_item(run, fields, index, attempt, outcome, state)
     redis.call('HSET', key(run, 'tries'), index, -1)
   end
   release_behind(run, index)
+end
+
+-- Count items that were cancelled without an outcome.
+local function count_cancelled(operation, number)
+  count(number, 'items', operation or 'other', 'cancelled', '-', '-')
 end
 
 -- Return how many items have neither ended nor are in any set, and how many wait behind others, if nothing else is
@@ -237,8 +261,8 @@ local function finish_run_if_done(run, problem)
   local meta = key(run)
   local missing, behind = unaccounted(run)
   if not missing or behind > 0 and not problem then return end
-  local state, failed, queue, retention, idempotency_key =
-    unpack(redis.call('HMGET', meta, 'state', 'failed', 'queue', 'retention_ms', 'key'))
+  local state, failed, queue, retention, idempotency_key, operation =
+    unpack(redis.call('HMGET', meta, 'state', 'failed', 'queue', 'retention_ms', 'key', 'operation'))
   if state ~= 'running' and state ~= 'cancelling' then return end
   local final = 'succeeded'
   if state == 'cancelling' then
@@ -261,6 +285,8 @@ local function finish_run_if_done(run, problem)
     redis.call('PEXPIRE', key(run, part), retention)
   end
   if idempotency_key then redis.call('PEXPIRE', P .. 'key:' .. idempotency_key, retention) end
+  count(1, 'runs', operation or 'other', final)
+  if state == 'cancelling' then count_cancelled(operation, missing) end
   ended = true
   request_coordinator(run)
 end
@@ -268,8 +294,8 @@ end
 -- Cancel a live run: pending items count as cancelled, items under way go on to their end.
 local function cancel(run, immediate, problem)
   local meta = key(run)
-  local state, queued, queue, total, succeeded, failed, skipped =
-    unpack(redis.call('HMGET', meta, 'state', 'queued', 'queue', 'total', 'succeeded', 'failed', 'skipped'))
+  local state, queued, queue, total, succeeded, failed, skipped, operation =
+    unpack(redis.call('HMGET', meta, 'state', 'queued', 'queue', 'total', 'succeeded', 'failed', 'skipped', 'operation'))
   redis.call('UNLINK', key(run, 'published'), key(run, 'waiting'), key(run, 'behind'))
   if immediate then redis.call('HSET', meta, 'now', 1) end
   if problem then
@@ -282,6 +308,7 @@ local function cancel(run, immediate, problem)
     redis.call('HSET', meta, 'state', 'cancelling', 'next', queued, 'cancelled', pending)
     redis.call('ZREM', P .. 'live:' .. queue, run)
     redis.call('HDEL', meta, 'paused')
+    count_cancelled(operation, pending)
   end
   finish_run_if_done(run)
 end

@@ -1,5 +1,6 @@
 -- Record the end of an attempt.
--- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON), attempt.
+-- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON), attempt,
+--       error, duration (labels of its counter).
 -- Returns 1, 2 if the item waits for another attempt, or 0 for a stale claim.
 local run, index, claim, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
 if not revoke_claim(run, index, claim) then return 0 end
@@ -11,11 +12,15 @@ if retry ~= '' and state == 'failed' then
     redis.call('ZREM', key(run, 'leases'), index)
     redis.call('HSET', meta, 'retry_reason', ARGV[10])
     release(run, fields)
+    count(1, 'retries', fields.operation or 'other', ARGV[12])
     return 2
   end
 end
-end_item(run, fields, index, integer(ARGV[11]), ARGV[7], state)
-if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- an overflow must not fail the item
+end_item(run, fields, index, integer(ARGV[11]), ARGV[7], state, table.concat({ state, ARGV[12], ARGV[13] }, ' '))
+if ARGV[8] ~= '0' then
+  redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) -- an overflow must not fail the item
+  count(integer(ARGV[8]), 'bytes', fields.operation or 'other')
+end
 redis.call('ZREM', key(run, 'leases'), index)
 if release(run, fields) == 0 then finish_run_if_done(run) end -- published items are left to do
 return answer(1)

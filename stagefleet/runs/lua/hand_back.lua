@@ -15,6 +15,7 @@ end
 
 if redis.call('HGET', key(run), 'state') ~= 'running' then
   redis.call('HINCRBY', key(run), 'cancelled', 1)
+  count_cancelled(redis.call('HGET', key(run), 'operation'), 1)
   redis.call('ZREM', key(run, 'leases'), index)
   finish_run_if_done(run)
   return answer(1)

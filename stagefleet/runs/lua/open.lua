@@ -61,7 +61,8 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'token', 0, 'total', 0, 'queued', 0, 'next', 0, 'messages', 0, 'fence', 0, 'epoch', 0,
   'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0, 'bytes', 0,
   'held', 0, 'unacknowledged', 0, 'cursor', '')
-redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18])
+redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18],
+  'operation', string.match(ARGV[10], '^{"operation":"([%w_]+)"') or 'other') -- a label of its counters
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
 -- `requested` and `requested_ms`: how often the sweep has published the request, and when it last did.
 if request ~= '' then redis.call('HSET', key(run), 'request', request) end

@@ -19,6 +19,7 @@ if not state then
 end
 local major = tonumber(string.match(schema or '', '^(%d+)%.'))
 if major and major > integer(ARGV[5]) then return 0 end -- its fields have another meaning: its own release repairs it
+local operation = redis.call('HGET', meta, 'operation')
 local touched = 0
 
 -- Give every holder a full lease if none could renew: there was no sweep for more than a third of a lease, as Redis was
@@ -48,7 +49,7 @@ local function fail(index, kind, message)
   local id, host = address(redis.call('HGET', key(run, 'items'), index) or '', queue)
   local tries = integer(redis.call('HGET', key(run, 'tries'), index))
   end_item(run, read_fields(run), index, tries, cjson.encode({ item = id, host = host, state = 'failed',
-    attempts = math.max(1, tries), error = { type = kind, message = message } }), 'failed')
+    attempts = math.max(1, tries), error = { type = kind, message = message } }), 'failed', 'failed ' .. kind .. ' -')
 end
 
 -- An attempt without an end: start another one, or end the item. The caller removes it from its set.
@@ -64,8 +65,10 @@ end
 local function expire_leases()
   for _, index in ipairs(redis.call('ZRANGEBYSCORE', key(run, 'leases'), '-inf', now, 'LIMIT', 0, BATCH)) do
     touched = touched + 1
+    count(1, 'reaped', operation or 'other')
     if state == 'cancelling' then
       redis.call('HINCRBY', meta, 'cancelled', 1)
+      count_cancelled(operation, 1)
     else
       try_again(index, 'WorkerLostError', 'the worker vanished, %d times in a row; see the logs of the workers')
     end

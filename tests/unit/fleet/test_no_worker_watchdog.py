@@ -22,7 +22,7 @@ class HeartbeatLedger:
             raise self.outage
         return [worker for worker in self.present if queue is None or queue in worker.queues]
 
-    def beat(self, worker, *, seconds):
+    def beat(self, worker, *, seconds, counts=()):
         raise NotImplementedError
 
     def lead(self, role, holder, *, seconds):
