@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from stagefleet import errors
-from stagefleet.leases import NO_LEASE, Lease, LeaseRenewer, RenewedLease
+from stagefleet.leases import NO_LEASE, TOLD_SECONDS, Lease, LeaseRenewer, RenewedLease
 from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
 from stagefleet.runs.ledger import Claim, RenewalResult, WorkerLedger
@@ -104,6 +106,44 @@ ItemFunction = Callable[[Attempt], ItemResult]
 """Work of a task on one item; it raises its failures."""
 
 
+# Counts of a worker process, which its heartbeats bring into the ledger.
+
+_MOST_COUNTS = 1000
+_OTHER = "other"
+_STATUS = re.compile(r"[1-5][0-9]{2}\b")
+
+
+class AttemptCounters:
+    """Counts of what attempts go through, named as counters of the ledger; thread-safe and bounded."""
+
+    def __init__(self) -> None:
+        self._numbers: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def add(self, number: int, kind: str, *labels: str) -> None:
+        """Add to a count, which belongs to others where too many wait for a heartbeat."""
+        name = " ".join((kind, *("_".join(label.split()) or _OTHER for label in labels)))
+        with self._lock:
+            is_known = name in self._numbers or len(self._numbers) < _MOST_COUNTS
+            self._numbers[name if is_known else f"{kind} {_OTHER}"] += number
+
+    def add_refusal(self, host: str, text: str) -> None:
+        """Count an answer that put off a request or ended an attempt; `error` for none at all."""
+        status = _STATUS.match(text)
+        self.add(1, "refusals", host, status[0] if status else "error")
+
+    def take(self) -> dict[str, int]:
+        """Return all counts, and begin again at none."""
+        with self._lock:
+            taken, self._numbers = self._numbers, Counter()
+        return taken
+
+    def put_back(self, counts: Mapping[str, int]) -> None:
+        """Add counts again that a heartbeat could not bring into the ledger."""
+        with self._lock:
+            self._numbers.update(counts)
+
+
 # Leases of claimed items, on the worker's side.
 
 _MARGIN_SECONDS = 1.0
@@ -160,6 +200,14 @@ class ItemLease(RenewedLease):
 
     @contextmanager
     def waiting(self, seconds: float, host: str, text: str) -> Iterator[None]:
+        if host:
+            self._renewer.counts.add_refusal(host, text)
+        if seconds < TOLD_SECONDS:
+            yield
+            return
+        kind = "registry" if host else "lock" if text else _OTHER
+        self._renewer.counts.add(1, "waits", kind)
+        began_at = time.monotonic()
         reason = WaitReason(host=host, text=text)
         longest = self._renewer.longest_pause_seconds
         with self._waits_lock:
@@ -177,6 +225,7 @@ class ItemLease(RenewedLease):
         try:
             yield
         finally:
+            self._renewer.counts.add(round((time.monotonic() - began_at) * 1000), "wait_ms", kind)
             with self._waits_lock:  # requests may wait side by side: their time counts once
                 self._waits -= 1
                 is_last = self._waits == 0
@@ -196,6 +245,7 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
         super().__init__("leases", self._renew_claims, interval_seconds=settings.renewal_seconds)
         self.stopping = False
         self.longest_pause_seconds = settings.longest_pause_seconds
+        self.counts = AttemptCounters()
         self._ledger = ledger
 
     @contextmanager

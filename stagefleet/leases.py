@@ -49,9 +49,13 @@ class Lease(Protocol):
         """
 
 
+TOLD_SECONDS = 3.0
+"""Shorter waits are counted alone, and reported to nobody: they are over before anyone reads of them."""
+
+
 @runtime_checkable
 class WaitReportingLease(Lease, Protocol):
-    """A lease that also reports its waits to the run's observers."""
+    """A lease that also counts its waits, and reports those of `TOLD_SECONDS` to the run's observers."""
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
         """Report a wait of some seconds at most while the block lasts; "" as the host if it is for none.

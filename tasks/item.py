@@ -92,7 +92,9 @@ class ItemExecutor:
                 return _NOTHING
             host = {} if claim.host is None else {"host": claim.host}
             with structlog.contextvars.bound_contextvars(**known.facts, **host):
-                return self._attempt(operation, known, claim, lease)
+                end = self._attempt(operation, known, claim, lease)
+            self._renewer.counts.add(round(claim.seconds * 1000), "attempt_ms", known.spec.operation)
+            return end
 
     def refuse(self, run_id: str, index: int, problem: str) -> None:
         """Fail an item that this release cannot carry out; the error names both versions and the problem."""
@@ -145,6 +147,7 @@ class ItemExecutor:
         """End an attempt that had to stop before its item was done."""
         if isinstance(error, errors.LeaseLostError):
             _log.warning("lease_lost", action="attempt", error=str(error))
+            self._renewer.counts.add(1, "lost_leases", "-")
             return AttemptEnd(EndKind.RETRY, str(error))
         if isinstance(error, errors.ItemPostponedError):
             _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
@@ -167,7 +170,10 @@ class ItemExecutor:
             outcome = outcome.model_copy(
                 update={"error": ErrorInfo(type=type(error).__name__, message=told).bounded()}
             )
-        return self._finish(claim, outcome, pause, WaitReason.of(error))
+        reason = WaitReason.of(error)
+        if reason.host:
+            self._renewer.counts.add_refusal(reason.host, reason.text)
+        return self._finish(claim, outcome, pause, reason)
 
     def _finish(
         self,
@@ -187,6 +193,7 @@ class ItemExecutor:
         facts: dict[str, Any] = {"attempt": claim.attempt, "seconds": outcome.seconds, "bytes": outcome.bytes}
         if not recorded:
             _log.warning("stale_finish", action="finish", state=outcome.state, **facts)
+            self._renewer.counts.add(1, "lost_leases", "-")
             return AttemptEnd(EndKind.RETRY, "the lease was over before the end could be recorded")
         if outcome.error is None:
             _log.info(f"item_{outcome.state}", action="finish", **facts)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from stagefleet.attempt import AttemptCounters
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.heartbeat_files import LIFE_SECONDS, HeartbeatFile, machine_hash
 from stagefleet.logs import EventLogger
@@ -41,6 +42,7 @@ class Heartbeat:
     Args:
         on_stalled: Called once when the loop has stood still although Redis answers.
         file: Tells a health check here of the heartbeat; None if nothing does.
+        counts: Counts of attempts, for the fleet's metrics; None if nothing counts.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Heartbeat:
         *,
         on_stalled: Callable[[], None],
         file: HeartbeatFile | None = None,
+        counts: AttemptCounters | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._heartbeats = heartbeats
         self._worker = worker
         self._on_stalled = on_stalled
         self._file = file
+        self._counts = AttemptCounters() if counts is None else counts
         self._clock = clock
         self._alive_at = clock()
         self._reported = False
@@ -69,7 +73,7 @@ class Heartbeat:
         if self._file is not None:
             self._file.beat()  # in an outage of Redis, too: a restart would mend nothing
         try:
-            self._heartbeats.beat(self._worker, seconds=LIFE_SECONDS)
+            self._send(LIFE_SECONDS)
         except Exception:
             self.note_loop_alive()
             raise
@@ -83,7 +87,16 @@ class Heartbeat:
         """Report to the fleet that this worker is gone."""
         if self._file is not None:
             self._file.remove()
-        self._heartbeats.beat(self._worker, seconds=0)
+        self._send(0)
+
+    def _send(self, seconds: float) -> None:
+        """Send a heartbeat with what was counted; what cannot be sent goes with the next one."""
+        counts = self._counts.take()
+        try:
+            self._heartbeats.beat(self._worker, seconds=seconds, counts=counts)
+        except Exception:
+            self._counts.put_back(counts)
+            raise
 
 
 # Names of worker processes in the fleet: unique, and readable for people.

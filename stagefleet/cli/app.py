@@ -90,6 +90,9 @@ COMMANDS: Mapping[str, _Entry] = {
     "flower": _Entry(
         "worker", "start_flower", "Show the fleet's workers and tasks on web pages until told to stop."
     ),
+    "exporter": _Entry(
+        "exporter", "serve_metrics", "Serve the fleet's metrics to Prometheus, until told to stop."
+    ),
     "health": _Entry(
         "worker",
         "check_health",
@@ -169,6 +172,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "locks list": ("locks list",),
     "worker": ("worker", "worker --processes 4 --concurrency 8 --queues copy,delete"),
+    "exporter": ("exporter", "exporter --listen 0.0.0.0:9464"),
     "doctor": ("doctor", f"doctor --for copy {_COPY}"),
     "config show": ("config show", "config show --json"),
 }

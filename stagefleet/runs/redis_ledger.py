@@ -322,7 +322,7 @@ class RedisHeartbeatLedger:
             pipe.time()
             entries, (seconds, micros) = pipe.execute()
         now_ms = seconds * 1000 + micros / 1000 + self._scripts.clock_offset_ms
-        found = [_worker_of(name, entry, now_ms) for name, entry in sorted(entries.items())]
+        found = [worker_of(name, entry, now_ms) for name, entry in sorted(entries.items())]
         return [worker for worker in found if worker and (queue is None or queue in worker.queues)]
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
@@ -333,7 +333,7 @@ class RedisHeartbeatLedger:
             self._redis.set(redis_client.PING.of(self._prefix), b"", px=_PING_MS)
 
 
-def _worker_of(name: bytes, entry: bytes, now_ms: float) -> models.WorkerInfo | None:
+def worker_of(name: bytes, entry: bytes, now_ms: float) -> models.WorkerInfo | None:
     """Read a heartbeat; None if it has expired, or has an unknown form."""
     try:
         document = json.loads(entry)

@@ -63,7 +63,7 @@ def test_an_item_is_counted_once_by_operation_state_error_and_duration(harness: 
 def test_a_retry_is_counted_by_its_error_and_its_item_at_the_end(harness: LedgerHarness):
     harness.submit(ITEMS[:1], max_attempts=2)
     harness.ledger.finish(harness.take(), failure(ITEMS[0], "RateLimitedError"), retry_after_seconds=1)
-    assert {"retries copy_stage RateLimitedError": 1} == counted(harness)
+    assert {"retries copy_stage RateLimitedError 600": 1} == counted(harness)
     harness.advance(2)
     harness.ledger.sweep()
     harness.ledger.finish(harness.take(), failure(ITEMS[0], "RateLimitedError"), retry_after_seconds=1)

@@ -20,7 +20,7 @@ from stagefleet.errors import (
     RegistryUnreachableError,
     StagefleetError,
 )
-from stagefleet.leases import NO_LEASE, SLICE_SECONDS, Lease, elapsed_seconds, waiting
+from stagefleet.leases import NO_LEASE, SLICE_SECONDS, TOLD_SECONDS, Lease, elapsed_seconds, waiting
 from stagefleet.logs import EventLogger
 from stagefleet.settings import HttpSettings
 
@@ -179,8 +179,6 @@ def current_deadline() -> Deadline | None:
 # Pauses that hosts ask for: bounded, shared by all calls, and reported to the run's observers.
 
 _NAP_SECONDS = 1.0  # longest time until a wait notices that the item was cancelled
-_TOLD_SECONDS = 3.0
-"""Shorter pauses are not reported: they are over before anyone reads of them."""
 
 _LOGGER = logging.getLogger("stagefleet")
 _YEAR_SECONDS = 365 * 24 * 3600
@@ -264,7 +262,7 @@ class HostPauses:
             self._ends = {other: end for other, end in self._ends.items() if end[0] > now}
             is_new = host not in self._ends
             self._ends[host] = max(self._ends.get(host, (0.0, "")), (now + seconds, text))
-        if is_new and seconds >= _TOLD_SECONDS:
+        if is_new and seconds >= TOLD_SECONDS:
             _LOGGER.warning("%s asks to wait %s (%s)", host, span_text(seconds), text)
 
     def left(self, host: str) -> tuple[float, str]:
@@ -299,9 +297,6 @@ def pause(
 
     Errors are as of `Lease.waiting` and `Lease.check`.
     """
-    if seconds < _TOLD_SECONDS:
-        _wait(seconds, lease, sleep)
-        return
     with waiting(lease, seconds, host, text):
         _wait(seconds, lease, sleep)
 

@@ -12,7 +12,7 @@ if retry ~= '' and state == 'failed' then
     redis.call('ZREM', key(run, 'leases'), index)
     redis.call('HSET', meta, 'retry_reason', ARGV[10])
     release(run, fields)
-    count(1, 'retries', fields.operation or 'other', ARGV[12])
+    count(1, 'retries', fields.operation or 'other', ARGV[12], ARGV[13])
     return 2
   end
 end

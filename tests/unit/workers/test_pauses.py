@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from stagefleet.attempt import Attempt, ItemLeaseRenewer, ItemResult
+from stagefleet.attempt import Attempt, AttemptCounters, ItemLeaseRenewer, ItemResult
 from stagefleet.errors import (
+    LeaseLostError,
     LockTimeoutError,
     RateLimitedError,
     RegistryUnavailableError,
@@ -13,6 +16,8 @@ from stagefleet.errors import (
     StagefleetError,
     WaitTooLongError,
 )
+from stagefleet.leases import TOLD_SECONDS
+from stagefleet.runs.ledger import Claim
 from stagefleet.runs.models import RunSpec, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
@@ -122,3 +127,65 @@ def test_the_ledger_learns_for_whom_an_item_waits(fleet, error, reason):
     fleet.fail(error)
     (wait,) = fleet.ledger.run(fleet.run_id).waits
     assert (WaitKind.RETRY, reason, 1) == (wait.kind, wait.reason, wait.count)
+
+
+def test_refusals_of_registries_are_counted_by_host_and_status(fleet):
+    """Issue 14: no label comes from a repository, a path or a message."""
+    fleet.fail(limited(1))
+    assert 1 == fleet.renewer.counts.take()["refusals r.test 429"]
+    claim = fleet.ledger.claim(fleet.run_id, 0, "me")
+    assert claim is None  # it waits
+    with fleet.renewer.renewing(a_claim()) as lease:
+        for text in ("503 Service Unavailable", "does not answer (time-out)", "5031 is no status"):
+            with lease.waiting(0.1, "r.test:5000", text):
+                pass
+    assert {"refusals r.test:5000 503": 1, "refusals r.test:5000 error": 2} == fleet.renewer.counts.take()
+
+
+def test_waits_are_counted_by_whom_they_are_for_and_with_their_time(fleet):
+    with fleet.renewer.renewing(a_claim()) as lease:
+        with lease.waiting(TOLD_SECONDS, "", "the lock a, which b has"):
+            pass
+        with lease.waiting(TOLD_SECONDS, "r.test", "429 Too Many Requests"):
+            pass
+        with lease.waiting(TOLD_SECONDS - 0.1, "", "the lock a, which b has"):
+            pass
+    counted = fleet.renewer.counts.take()
+    assert (1, 1) == (counted["waits lock"], counted["waits registry"])
+    assert {"wait_ms lock", "wait_ms registry"} < set(counted)
+
+
+def test_a_moment_s_wait_is_told_to_nobody(fleet):
+    """R7: whoever follows the run hears of what lasts."""
+    message = fleet.ledger.broker.popleft()
+    claim = fleet.ledger.claim(message.run_id, message.index, "me")
+    with fleet.renewer.renewing(claim) as lease:
+        for seconds, told in ((TOLD_SECONDS - 0.1, 0), (TOLD_SECONDS, 1)):
+            with lease.waiting(seconds, "r.test", "429 Too Many Requests"):
+                assert told == len(fleet.ledger.run(fleet.run_id).waits)
+
+
+def test_attempts_are_counted_with_their_time_and_lost_leases(fleet):
+    fleet.fail(LeaseLostError("over"))
+    counted = fleet.renewer.counts.take()
+    assert 1 == counted["lost_leases -"]
+    assert "attempt_ms noop" in counted
+    assert {} == fleet.renewer.counts.take()
+
+
+def test_counts_that_no_heartbeat_fetches_are_bounded():
+    counts = AttemptCounters()
+    for number in range(5000):
+        counts.add_refusal(f"r{number}.test", "429 Too Many Requests")
+    found = counts.take()
+    assert (5000, True) == (sum(found.values()), len(found) <= 1001)
+
+
+def test_a_label_is_one_word():
+    counts = AttemptCounters()
+    counts.add(1, "refusals", "a host\nof two", "")
+    assert {"refusals a_host_of_two other": 1} == counts.take()
+
+
+def a_claim() -> Claim:
+    return Claim("run", 0, "item", 1, 1, time.monotonic(), time.monotonic() + 60, nonce="n")

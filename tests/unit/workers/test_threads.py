@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stagefleet.attempt import AttemptCounters
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
@@ -88,6 +89,26 @@ def test_a_loop_that_stands_still_in_an_outage_is_not_reported(monkeypatch):
     now[0] += STALLED_SECONDS - 1
     heartbeat.beat()
     assert [] == reports
+
+
+def test_a_heartbeat_brings_counts_once_and_keeps_those_that_it_could_not_bring(monkeypatch):
+    brought: list[dict[str, int]] = []
+
+    def beat(_: object, __: object, *, seconds: float, counts: dict[str, int]) -> None:
+        brought.append(dict(counts))
+        if len(brought) == 1:
+            raise RedisUnreachableError("down")
+
+    monkeypatch.setattr(MemoryHeartbeatLedger, "beat", beat)
+    counts = AttemptCounters()
+    counts.add(2, "lost_leases", "-")
+    heartbeat = Heartbeat(MemoryLedger().heartbeats, INFO, on_stalled=lambda: None, counts=counts)
+    with pytest.raises(RedisUnreachableError):
+        heartbeat.beat()
+    counts.add(1, "lost_leases", "-")
+    heartbeat.beat()
+    heartbeat.sign_off()
+    assert [{"lost_leases -": 2}, {"lost_leases -": 3}, {}] == brought
 
 
 class Elections:
