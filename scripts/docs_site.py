@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stagefleet.runs.metrics import METRICS
+
 ROOT = Path(__file__).parents[1]
 
 ROOT_PAGES: Mapping[str, str] = {
@@ -105,6 +107,15 @@ def _decisions(folder: Path) -> str:
     titles = {page.name: page.read_text(encoding="utf-8").partition("\n")[0] for page in folder.iterdir()}
     rows = "".join(f"- [{titles[name].removeprefix('# ')}](adr/{name})\n" for name in sorted(titles))
     return f"# Decisions\n\nDecisions that could have gone another way.\n\n{rows}"
+
+
+def metrics_table() -> str:
+    """Return the table of `docs/metrics.md`, which a test holds against the metrics that there are."""
+    rows = "".join(
+        f"| `{metric.name}` | {metric.type} | {', '.join(metric.labels)} | {metric.help} |\n"
+        for metric in METRICS.values()
+    )
+    return f"| metric | type | labels | what it tells |\n| --- | --- | --- | --- |\n{rows}"
 
 
 def _root_page(name: str) -> str:
