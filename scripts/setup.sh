@@ -118,7 +118,8 @@ build_registry() {
     rm -rf "$go"
 }
 
-services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo)
+services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo
+    prometheus=prometheus)
 case "${1:-}" in
     services) install "${services[@]}" ;;
     tests)

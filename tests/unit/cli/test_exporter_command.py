@@ -12,6 +12,7 @@ import pytest
 
 from stagefleet.cli.commands import exporter
 from stagefleet.errors import RedisUnreachableError, UsageError
+from stagefleet.settings import Settings
 
 
 class Metrics:
@@ -101,6 +102,12 @@ def test_a_taken_port_is_named(metrics: Any):
 def test_a_malformed_address_is_refused(listen: str):
     with pytest.raises(UsageError, match="write ADDRESS:PORT"):
         exporter._parse_address(listen)
+
+
+def test_without_a_fleet_nothing_is_served(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(exporter, "read_settings", Settings)
+    with pytest.raises(UsageError, match="shows a fleet: set STAGEFLEET_REDIS_URL"):
+        exporter.serve_metrics(listen="127.0.0.1:0")
 
 
 def test_addresses_of_both_kinds_are_read():
