@@ -105,6 +105,17 @@ def test_every_way_to_a_cancelled_item_is_counted(harness: LedgerHarness):
     } == counted(harness)
 
 
+def test_items_that_redis_lost_in_a_cancelled_run_are_counted_at_its_end(harness: LedgerHarness):
+    assert isinstance(harness.broker, RedisBroker)
+    run_id = harness.submit(ITEMS[:3], parallel=1)
+    harness.take()
+    harness.ledger.cancel(run_id)
+    harness.broker.client.delete(f"{harness.broker.prefix}run:{run_id}:leases")
+    harness.ledger.sweep()
+    assert 3 == harness.ledger.run(run_id).cancelled
+    assert 3 == counted(harness)["items copy_stage cancelled - -"]
+
+
 def test_a_heartbeat_brings_what_its_worker_has_counted(harness: LedgerHarness):
     worker = WorkerInfo("host:1", 2, ("copy",))
     for _ in range(2):
