@@ -104,6 +104,7 @@ class HttpClient:
         self._http = settings.http
         self._sleep = sleep
         self._host_pauses = HostPauses()
+        self._origins: dict[str, Origin] = {}  # of registries that were named, which are few
         self._reporter = RetryReporter(settings.http)
         self.longest_wait_seconds = min(
             settings.http.retry_after_limit_seconds, settings.runs.longest_pause_seconds
@@ -311,7 +312,10 @@ class HttpClient:
 
     def _origin_of(self, call: ApiRequest) -> Origin:
         """Return the registry's own origin, for which its login is."""
-        return origin_of(base_url(call.host, self._settings))
+        origin = self._origins.get(call.host)
+        if origin is None:
+            origin = self._origins[call.host] = origin_of(base_url(call.host, self._settings))
+        return origin
 
     def _redirected(self, call: ApiRequest, authorization: str | None) -> tuple[requests.Response, bool]:
         """Send the request and follow redirects; also return whether no other origin took part.

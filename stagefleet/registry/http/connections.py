@@ -209,9 +209,12 @@ class _Answer(http.client.HTTPResponse):
     """A response; http.client reads what is chunked.
 
     Its connection is kept for another request once the body has been read, and else closed.
+
+    Attributes:
+        has_ended: True once the body has been read, or the response was closed.
     """
 
-    _has_ended = False
+    has_ended = False
     _connection: _Connection | None = None
     _keep: Callable[[_Connection], None]
 
@@ -262,7 +265,7 @@ class _Answer(http.client.HTTPResponse):
 
     def read1(self, size: int = -1) -> bytes:
         """Return what has arrived, at most `size` bytes; b"" at the end."""
-        if self._has_ended:
+        if self.has_ended:
             return b""
         try:
             with _AS_URLLIB3:
@@ -293,14 +296,14 @@ class _Answer(http.client.HTTPResponse):
 
     def close(self) -> None:
         """Close it, with its connection if there may be more of the body."""
-        self._has_ended = True
+        self.has_ended = True
         super().close()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def _end(self) -> None:
-        self._has_ended = True
+        self.has_ended = True
         connection, self._connection = self._connection, None
         super().close()
         if connection is None:

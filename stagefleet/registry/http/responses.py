@@ -239,6 +239,8 @@ class ResponseBody:
         cut short, or the connection broke, was silent or too slow.
         """
         raw: Any = self._response.raw
+        if getattr(raw, "has_ended", False):
+            return b""  # the common last read of a body
         asked_at = self._clock()
         if self._deadline is not None and not self._is_small:
             self._deadline.begin_body("a piece of its body")
