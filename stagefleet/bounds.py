@@ -77,7 +77,11 @@ def _fit_object(document: Mapping[str, Any], left: int) -> dict[str, Any] | None
     left -= json_bytes(kept)
     if left < 0:
         return None
-    containers = sorted((json_bytes(value), key) for key, value in document.items() if _is_container(value))
+    containers = sorted(
+        (json_bytes(value), key)
+        for key, value in document.items()
+        if _is_container(value) and key != TRUNCATED  # ours says that it was cut
+    )
     for number, (_, key) in enumerate(containers):
         overhead = json_bytes(key) + len(":,")
         fitted = _fit_container(document[key], left // (len(containers) - number) - overhead)

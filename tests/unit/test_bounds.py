@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stagefleet.bounds import TRUNCATED, clean, cut, fit, json_bytes
@@ -26,6 +26,7 @@ DOCUMENTS = st.dictionaries(
 
 @settings(max_examples=40)
 @given(DOCUMENTS, st.integers(min_value=64, max_value=8192))
+@example({TRUNCATED: [None, "0" * 200]}, 64)
 def test_a_document_fits_after_it_was_cut_and_says_that_it_was(document, limit):
     """R18: whatever is in it."""
     fitted = fit(document, limit)
