@@ -42,7 +42,7 @@ class Descriptor:
     """Reference to content by digest (OCI image specification 1.1, "Content Descriptors").
 
     `size` is in bytes. `urls` are other places of the content; the media type alone decides if a registry
-    may store it. `platform` is that of an index's member.
+    may store it. `platform` is that of an index's member, `artifact_type` that of a referrer.
     """
 
     media_type: str
@@ -51,6 +51,7 @@ class Descriptor:
     urls: tuple[str, ...] = ()
     platform: Mapping[str, Any] | None = field(default=None, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str = ""
 
     @property
     def is_manifest(self) -> bool:
@@ -89,6 +90,7 @@ class Descriptor:
             urls=tuple(urls),
             platform=platform if isinstance(platform, Mapping) else None,
             annotations=_texts(annotations),
+            artifact_type=str(document.get("artifactType") or ""),
         )
 
 

@@ -10,7 +10,7 @@ import requests
 
 from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
-from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
+from stagefleet.manifests import INDEXES, MANIFESTS, OCI_INDEX, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
@@ -21,6 +21,8 @@ from stagefleet.registry.tag_list import MalformedPageError, Page, PagingHabits,
 from stagefleet.settings import Settings
 
 _NOT_IMPLEMENTED = 501
+_REFERRER_PAGES = 50
+_MOST_HOSTS = 1024
 _MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with millions of tags
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
@@ -32,6 +34,7 @@ class RegistryClient(BlobUploadApi):
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
         self._habits = PagingHabits()
+        self._without_referrers: set[str] = set()
 
     def ping(self, host: str, *, lease: Lease = NO_LEASE) -> None:
         """Check that a registry answers and accepts the login ("Determining Support").
@@ -106,7 +109,7 @@ class RegistryClient(BlobUploadApi):
             request = self._manifest_request("HEAD", reference, lease=lease)
             response, _ = self._http_client.read(request, _MANIFEST_BYTES)
         except errors.RegistryError as error:
-            if not _may_know_no_head(error):
+            if not _may_be_unknown(error):
                 raise
         else:
             digest, kind = responses.content_digest(response.headers), responses.media_type(response.headers)
@@ -152,6 +155,33 @@ class RegistryClient(BlobUploadApi):
                 f"the registry sent another manifest for {reference}: {digest}", found=str(digest)
             )
         return raw, digest, response.headers.get("Content-Type", "")
+
+    def referrers(
+        self, repository: Repository, subject: Digest, *, lease: Lease = NO_LEASE
+    ) -> tuple[Descriptor, ...] | None:
+        """List the referrers of a manifest that exists; None if the registry has no API for that.
+
+        "Listing Referrers": a registry without the API answers 404. Gateways forbid what they do not know,
+        and others answer 400, 405 or a page of HTML. What a registry lacks is remembered for the process.
+        """
+        found: list[Descriptor] = []
+        url: str | None = self._url(repository, f"referrers/{subject}")
+        for _ in range(_REFERRER_PAGES):
+            if url is None or repository.host in self._without_referrers:
+                break
+            request = self._request("GET", repository, url, f"the referrers of {subject}", lease=lease)
+            try:
+                response, raw = self._http_client.read(request, _MANIFEST_BYTES)
+                found += Manifest.parse(raw, OCI_INDEX).members
+            except (errors.RegistryError, errors.UnsupportedManifestError) as error:
+                if isinstance(error, errors.RegistryError) and not _may_be_unknown(error):
+                    raise
+                if len(self._without_referrers) < _MOST_HOSTS:
+                    self._without_referrers.add(repository.host)
+                return None
+            following = responses.next_link(response.headers.get("Link", ""))
+            url = following and self._same_registry(repository, url, following)
+        return None if repository.host in self._without_referrers else tuple(found)
 
     def put_manifest(self, reference: Reference, manifest: Manifest, *, lease: Lease = NO_LEASE) -> None:
         """Push a manifest under a tag or its digest, byte for byte ("Pushing Manifests").
@@ -237,6 +267,6 @@ def _may_be_there(error: errors.RegistryError) -> bool:
     return 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
 
 
-def _may_know_no_head(error: errors.RegistryError) -> bool:
-    """Return True if a GET may succeed where a HEAD failed with this error."""
+def _may_be_unknown(error: errors.RegistryError) -> bool:
+    """Return True if a registry may not know what was asked: a GET may succeed where this ended a HEAD."""
     return error.status == _NOT_IMPLEMENTED or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

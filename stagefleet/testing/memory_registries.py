@@ -115,6 +115,16 @@ class MemoryRegistries(RegistryClient):
         current_lease(lease).check()
         return self._find(reference)
 
+    def referrers(
+        self, repository: Repository, subject: Digest, *, lease: Lease = NO_LEASE
+    ) -> tuple[Descriptor, ...] | None:
+        current_lease(lease).check()
+        return tuple(
+            Descriptor(manifest.media_type, digest, manifest.size)
+            for digest, manifest in self.stored(repository).manifests.items()
+            if manifest.subject is not None and manifest.subject.digest == subject
+        )
+
     def put_manifest(self, reference: Reference, manifest: Manifest, *, lease: Lease = NO_LEASE) -> None:
         current_lease(lease).check()
         stored = self.stored(reference.repository)
