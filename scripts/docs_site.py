@@ -48,6 +48,7 @@ WHOLE_MODULES = ("stagefleet.errors", "stagefleet.settings")
 RETURNED = {
     "stagefleet.fleet.callbacks": ("StartArguments", "RunArguments"),
     "stagefleet.fleet.chains": ("Mirror", "MirrorPlan", "PurgedGroup"),
+    "stagefleet.registry.referrers": ("Referrer",),
     "stagefleet.fleet.hosts": ("FleetHosts", "PinnedStages"),
     "stagefleet.fleet.project": ("FleetProject",),
     "stagefleet.fleet.reader": ("StorageState",),

@@ -5,19 +5,30 @@ from __future__ import annotations
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.names import StageId
 from stagefleet.operations.copy import CopyOperation
+from stagefleet.storages.referrer_copy import with_referrers
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
 
 def copy_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Copy the stage `attempt.item`, as `CopyOperation` says."""
-    operation, stage_id = attempt.parsed(CopyOperation), StageId.parse(attempt.item)
+    operation = attempt.parsed(CopyOperation)
     source, destination = operation.source, operation.destination
+    if not operation.referrers or source.is_on_host or destination.is_on_host:
+        return _copy(storages, operation, attempt)
+    if not operation.verify and storages.open(destination).has(attempt.item):
+        item_result = ItemResult(skipped=True)
+    else:
+        item_result = _copy(storages, operation, attempt)
+    return with_referrers(item_result, storages, source, destination, attempt)
+
+
+def _copy(storages: Storages, operation: CopyOperation, attempt: Attempt) -> ItemResult:
     return transfer(
         storages,
-        source,
-        destination,
-        stage_id,
+        operation.source,
+        operation.destination,
+        StageId.parse(attempt.item),
         attempt,
         verify=operation.verify,
         foreign_layers=operation.foreign_layers,

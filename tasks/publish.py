@@ -11,6 +11,7 @@ from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import ProjectOperation
 from stagefleet.operations.publish import PublishOperation, TakeOperation
+from stagefleet.storages.referrer_copy import with_referrers
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
@@ -24,6 +25,10 @@ def publish_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     result by cache.
     """
     item_result = _publish(storages, attempt)
+    operation = attempt.parsed(PublishOperation)
+    if operation.referrers and not operation.should_be_built and not operation.primary.is_on_host:
+        final = operation.final_repository
+        item_result = with_referrers(item_result, storages, operation.primary, final, attempt)
     if not attempt.parsed(PublishOperation).fill_caches:
         return item_result
     cached = cache_stage(storages, attempt)

@@ -91,10 +91,10 @@ class StageTasks:
         stage_id: StageId,
         *,
         run_id: str,
-        verify: bool = False,
         lease: Lease = NO_LEASE,
+        **more: Any,
     ) -> ItemResult:
-        options = {"source": str(source), "destination": str(destination), "verify": verify}
+        options = {"source": str(source), "destination": str(destination), **more}
         return copy_stage(self.storages, Attempt(run_id, str(stage_id), options, lease))
 
     def delete_stage(

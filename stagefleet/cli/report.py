@@ -197,6 +197,7 @@ class RunReport:
         self._in_fleet = in_fleet
         self._failures = 0
         self._missing = 0
+        self._referrers: int | None = None
         self._lacking: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._display = display or choose_display(run, stdout_is_shared=as_json)
@@ -215,6 +216,9 @@ class RunReport:
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
         self._notes.update((outcome.result or {}).get("notes", ()))
         self._missing += outcome.was_not_there
+        referrers = (outcome.result or {}).get("referrers")
+        if isinstance(referrers, int):
+            self._referrers = (self._referrers or 0) + referrers
         if self._as_json:
             print_json(outcome.as_json())
         if outcome.state is stagefleet.ItemState.FAILED and outcome.error is not None:
@@ -242,8 +246,12 @@ class RunReport:
             was = "was" if self._missing == 1 else "were"
             say(f"{self._missing:,} of {run.total:,} {was} not there, and so not deleted")
         if self._as_json:
-            print_json(run.summary())
+            counted = {} if self._referrers is None else {"referrers": self._referrers}
+            print_json(run.summary() | counted)
             return
+        if self._referrers:
+            noun = "referrer" if self._referrers == 1 else "referrers"
+            say(f"{self._referrers:,} {noun} went along")
         print_line(describe_run(run))
         if run.error is not None:
             print_line(f"first error: {run.error.message}")

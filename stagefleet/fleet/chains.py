@@ -193,7 +193,8 @@ class MirrorStarter:
     ) -> Mirror:
         """Write the copy and the deletion, and start the copy; or find those under the key."""
         prune = _prune_of(copy, max_percent)
-        own = fingerprint(prune, [copy.name, str(copy.verify), str(copy.foreign_layers)])
+        options = [copy.name, str(copy.verify), str(copy.foreign_layers)]
+        own = fingerprint(prune, [*options, "referrers"] if copy.referrers else options)
         found = None if key is None else self.chains.find(key, own)
         if found is not None:
             reason = found[0].spec.refusal if found else ""

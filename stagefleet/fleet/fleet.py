@@ -196,14 +196,11 @@ class Fleet:
         *,
         verify: bool = False,
         foreign_layers: bool = False,
+        referrers: bool = False,
         hosts: Sequence[str] | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Copy stages from one address to another, which may be new; skip those that it has.
-
-        `verify` compares digests too, and copies again if they differ (image ids, if one end is an engine);
-        `foreign_layers` sends layers that are marked as to be had elsewhere. The rest is as of `for_each`.
-        """
+        """Copy stages to another address, which may be new; options as of `CopyOperation` and `for_each`."""
         from stagefleet.operations.copy import CopyOperation  # noqa: PLC0415 - the other operations are not needed
 
         operation = CopyOperation(
@@ -211,6 +208,7 @@ class Fleet:
             destination=base.parse_storage(destination),
             verify=verify,
             foreign_layers=foreign_layers,
+            referrers=referrers,
             hosts=base.parse_hosts(hosts),
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
     from stagefleet.projects.lookup import StageLookup  # imports the registry client
     from stagefleet.projects.purge import PurgePlan
+    from stagefleet.registry.referrers import Referrer
 
 
 class FleetProject:
@@ -114,6 +115,7 @@ class FleetProject:
         should_be_built: bool = False,
         fill_caches: bool = False,
         image: str | None = None,
+        referrers: bool = True,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Copy stages from the primary storage into the final one, unless it has them.
@@ -124,9 +126,14 @@ class FleetProject:
             should_be_built: Copy nothing; a stage that the final storage lacks is an error.
             fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
             image: The name for the stages in the error of `should_be_built`.
+            referrers: Copy what refers to the stages, too, as their signatures (docs/referrers.md).
         """
         operation = publish.PublishOperation.of(
-            self.storages, should_be_built=should_be_built, fill_caches=fill_caches, image=image
+            self.storages,
+            should_be_built=should_be_built,
+            fill_caches=fill_caches,
+            image=image,
+            referrers=referrers,
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
@@ -218,16 +225,27 @@ class FleetProject:
 
     # Mirrors
 
+    def referrers(
+        self, stage_ids: Items | None = None, *, parallel: int | None = None, missing_ok: bool = False
+    ) -> Iterator[tuple[StageId, list[Referrer]]]:
+        """Iterate over stages of the primary storage, a repository, with what refers to each; in order.
+
+        Needs no worker; errors are as of `Fleet.describe_stages`.
+        """
+        repository = parse_repository(self.storages.primary)
+        return self._reader.referrers(repository, stage_ids, parallel=parallel, missing_ok=missing_ok)
+
     def plan_mirror(
         self,
         destination: str | Repository,
         *,
         verify: bool = False,
         foreign_layers: bool = False,
+        referrers: bool = False,
         max_percent: float = 10.0,
     ) -> MirrorPlan:
         """Plan a mirror as `start_mirror` would start it; changes nothing, needs no Redis."""
-        copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers)
+        copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers, referrers=referrers)
         return self._mirrors.plan(copy, max_percent)
 
     def start_mirror(
@@ -237,6 +255,7 @@ class FleetProject:
         *,
         verify: bool = False,
         foreign_layers: bool = False,
+        referrers: bool = False,
         max_percent: float = 10.0,
         parallel: int | None = None,
         idempotency_key: str | None = None,
@@ -250,6 +269,7 @@ class FleetProject:
             callback: What the fleet calls for each outcome of both runs, and at the end of each.
             verify: Compare digests too, and copy again if they differ.
             foreign_layers: Send layers, too, that are marked as to be had elsewhere.
+            referrers: Copy what refers to the stages, too.
             max_percent: The largest part of the destination's stages that may go; if there are more, the
                 mirror has a `refusal`, and none goes.
             idempotency_key: Calls with the same key start one mirror; another after one that failed.
@@ -259,18 +279,19 @@ class FleetProject:
             KeyConflictError: The key was used for other work.
             UnreachableError: Redis or a registry does not answer.
         """
-        copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers)
+        copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers, referrers=referrers)
         limit = self.parallel if parallel is None else parallel
         return self._mirrors.start(copy, callback, max_percent, parallel=limit, key=idempotency_key)
 
     def _copy_into(
-        self, destination: str | Repository, *, verify: bool, foreign_layers: bool
+        self, destination: str | Repository, *, verify: bool, foreign_layers: bool, referrers: bool
     ) -> CopyOperation:
         return CopyOperation(
             source=self.storages.primary,
             destination=parse_repository(destination),
             verify=verify,
             foreign_layers=foreign_layers,
+            referrers=referrers,
         )
 
     # Purges

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stagefleet import errors
 from stagefleet.connections import Connections
@@ -17,11 +17,14 @@ from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.fleet.submission import check_key
 from stagefleet.images import StageDescription
 from stagefleet.leases import LeaseBoundThreads
-from stagefleet.names import StageId, StorageAddress
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, PlanStorages, fingerprint, parse_storage
 from stagefleet.project import Project
 from stagefleet.runs import models
 from stagefleet.storages.isolation import Isolation, OnLeftOut, left_out, try_again
+
+if TYPE_CHECKING:
+    from stagefleet.registry.referrers import Referrer
 
 _Found = TypeVar("_Found")
 _THREADS = 8
@@ -117,6 +120,27 @@ class StorageReader:
             is_list=stage_ids is None,
             parallel=parallel,
             on_left_out=on_left_out,
+        )
+
+    def referrers(
+        self, address: Repository, stage_ids: Items | None, *, parallel: int | None, missing_ok: bool
+    ) -> Iterator[tuple[StageId, list[Referrer]]]:
+        """List the referrers of stages, in threads of this process; see `FleetProject.referrers`."""
+        from stagefleet.registry.referrers import ReferrerLookup  # noqa: PLC0415 - few ask for them
+
+        storage = self._connections.storages.open(address)
+        lookup = ReferrerLookup(storage.registries.client, address)
+        if stage_ids is None:
+            which = self.stage_ids(address, missing_ok=missing_ok)
+        else:
+            which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
+        limit = self._connections.settings.runs.parallel if parallel is None else parallel
+        return describe_all(
+            lambda stage_id: (stage_id, list(lookup.find_all([storage.find_digest(stage_id)]))),
+            which,
+            parallel=max(1, limit),
+            on_left_out=self._tell_left_out,
+            ping=storage.check,
         )
 
     def describe(

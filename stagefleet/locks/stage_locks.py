@@ -11,7 +11,7 @@ from stagefleet.errors import ImageInUseError, LockTimeoutError
 from stagefleet.leases import Lease, waiting
 from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_label
 from stagefleet.logs import EventLogger
-from stagefleet.names import StageId, StorageAddress
+from stagefleet.names import Digest, StageId, StorageAddress
 
 # Locks on stages: one copy of a stage into one storage at a time, fleet-wide, and no deletion meanwhile.
 #
@@ -72,6 +72,14 @@ class StageLocks:
         """Lock stages exclusively: to delete them, or to build one from other images."""
         wanted = {self._name(address, stage_id): False for stage_id in stage_ids}
         with self._acquire(wanted, attempt) as stage_lock:
+            yield stage_lock
+
+    @contextmanager
+    def lock_referrers(
+        self, address: StorageAddress, subject: Digest, attempt: Attempt
+    ) -> Iterator[StageLock]:
+        """Lock the list of a manifest's referrers, which is read, changed and written again."""
+        with self._acquire({f"referrers/{address}/{subject}": False}, attempt) as stage_lock:
             yield stage_lock
 
     @contextmanager

@@ -24,8 +24,10 @@ from stagefleet.setting_types import StorageAddressText
 class CopyOperation(Operation):
     """Copy stages; skip those that the destination has.
 
-    One of the two storages is a repository. With `verify`, compare digests too, and copy again if they
-    differ. With `foreign_layers`, send layers, too, whose media type says that registries do not have them.
+    One of the two storages is a repository. With `verify`, compare digests too (image ids, if one end is an
+    engine), and copy again if they differ. With `foreign_layers`, send layers, too, whose media type says
+    that registries do not have them; with `referrers`, copy what refers to the stages, also to those that the
+    destination has.
     """
 
     name: ClassVar[str] = "copy_stage"
@@ -37,6 +39,7 @@ class CopyOperation(Operation):
     destination: StorageAddressText
     verify: bool = False
     foreign_layers: bool = left_out_if_unset(default=False)
+    referrers: bool = left_out_if_unset(default=False)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -44,6 +47,11 @@ class CopyOperation(Operation):
         if self.source.is_on_host and self.destination.is_on_host and not is_file_copy:
             raise UsageError(
                 f"{self.source} to {self.destination}: from or to an engine stages go through a repository"
+            )
+        if self.referrers and (self.source.is_on_host or self.destination.is_on_host):
+            raise UsageError(
+                f"{self.source} to {self.destination}: referrers go from repository to repository: "
+                "leave out --referrers (referrers)"
             )
         if self.source == self.destination:
             raise UsageError(f"source and destination are the same, {self.source}: name two repositories")
@@ -54,7 +62,7 @@ class CopyOperation(Operation):
         return (self.source, self.destination)
 
     def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
-        """Compare the two tag lists; with `verify`, plan common stages too: tasks compare their digests."""
+        """Compare the two tag lists; with `verify` or `referrers`, plan common stages too, for the tasks."""
         if self.source.is_on_host and len(self.hosts) > 1:
             raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
         self._lies_elsewhere(items, storages)  # all of it cannot be copied from here
@@ -62,7 +70,7 @@ class CopyOperation(Operation):
         wanted = select_present(storages, self.source, items) if is_checked else bounded(items or ())
         plan = Plan(wanted)
         if self._is_listed(self.destination, storages):
-            if self.verify:
+            if self.verify or self.referrers:
                 # The tag list is not needed, but the login to the destination is: reject a wrong one early.
                 storages.ping(self.destination)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId
@@ -25,6 +25,7 @@ class PublishOperation(base.ProjectOperation):
     should_be_built: bool = base.left_out_if_unset(default=False)
     fill_caches: bool = base.left_out_if_unset(default=False)
     image: str | None = base.left_out_if_unset(default=None)
+    referrers: bool = Field(default=True, exclude_if=lambda value: value)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -132,9 +132,10 @@ class StageCopy:
         remembered.add(self._destination, stage_id, description)
         return ItemResult(result=description.as_json(), bytes=sum(self._sent_bytes))
 
-    def copy_manifest(self, manifest: Manifest) -> int:
-        """Copy an image or index with all its content, under its digest alone; return the bytes sent."""
-        self._copy(manifest, Reference.of(self._destination, manifest.digest), self._attempt)
+    def copy_manifest(self, manifest: Manifest, tag: str = "") -> int:
+        """Copy an image or index with all its content, under its digest or a tag; return the bytes sent."""
+        by_digest = Reference.of(self._destination, manifest.digest)
+        self._copy(manifest, self._destination.tagged(tag) if tag else by_digest, self._attempt)
         return sum(self._sent_bytes)
 
     def _find_same(self, stage_id: StageId) -> Digest | None:

@@ -56,6 +56,14 @@ ForeignLayers = Annotated[
     ),
 ]
 
+Referrers = Annotated[
+    bool,
+    typer.Option(
+        "--referrers",
+        help="Copy signatures and other artifacts of the stages, too, also of those that DST has.",
+    ),
+]
+
 
 @takes_run_options()
 def copy_stages(
@@ -68,6 +76,7 @@ def copy_stages(
     prune: Prune = False,
     max_percent: MaxPercent = None,
     foreign_layers: ForeignLayers = False,
+    referrers: Referrers = False,
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
@@ -75,7 +84,12 @@ def copy_stages(
     if max_percent is not None and not prune:
         raise UsageError("--max-percent is for --prune")
     if from_project is not None:
-        refused = {"--verify": verify, "--prune": prune, "--foreign-layers": foreign_layers}
+        refused = {
+            "--verify": verify,
+            "--prune": prune,
+            "--foreign-layers": foreign_layers,
+            "--referrers": referrers,
+        }
         for option in (name for name, is_given in refused.items() if is_given):
             raise UsageError(f"{option} does not go with --from-project")
         arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
@@ -90,6 +104,7 @@ def copy_stages(
         destination=parse_address(destination),
         verify=verify,
         foreign_layers=foreign_layers,
+        referrers=referrers,
         hosts=tuple(hosts or ()),
     )
     if prune:
@@ -121,6 +136,7 @@ def _mirror(
                 destination,
                 verify=operation.verify,
                 foreign_layers=operation.foreign_layers,
+                referrers=operation.referrers,
                 max_percent=max_percent,
             )
             refusal = _print_plans(plan, options)
@@ -131,6 +147,7 @@ def _mirror(
                     options.callback,
                     verify=operation.verify,
                     foreign_layers=operation.foreign_layers,
+                    referrers=operation.referrers,
                     max_percent=max_percent,
                     parallel=options.parallel,
                     idempotency_key=options.idempotency_key,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -12,14 +12,15 @@ from rich.filesize import decimal
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.output import as_line, print_line, say
+from stagefleet.cli.output import as_line, print_json, print_line, say
 from stagefleet.cli.session import RunOptions, open_fleet
 from stagefleet.errors import StageNotFoundError, UsageError
-from stagefleet.names import StageId
+from stagefleet.names import StageId, StorageAddress, parse_address
 from stagefleet.storages.isolation import left_out
 
 if TYPE_CHECKING:
     from stagefleet.images import StageDescription
+    from stagefleet.registry.referrers import Referrer
 
 
 def list_stages(
@@ -28,6 +29,9 @@ def list_stages(
     project: opt.ProjectOption = None,
     final: opt.FinalOption = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="Describe each stage.")] = False,
+    referrers: Annotated[
+        bool, typer.Option("--referrers", help="With the signatures and other artifacts that refer to each.")
+    ] = False,
     parallel: opt.Parallel = None,
     missing_ok: opt.MissingOk = False,
     json: opt.Json = False,
@@ -39,8 +43,15 @@ def list_stages(
     options = RunOptions(parallel=parallel, json=json)
     if project is not None and repository is not None:
         raise UsageError(f"--project says what is listed: leave out {repository}")
+    if referrers and long:
+        raise UsageError("--referrers does not go with -l: list the stages twice")
     with open_fleet(repository, parallel=options.parallel) as fleet:
         stage_ids, describe_stages = _listed(fleet, repository, project, final=final, missing_ok=missing_ok)
+        if referrers:
+            of_project = fleet.project(_named(fleet, repository, project, final=final))
+            for stage_id, found in of_project.referrers(parallel=parallel, missing_ok=missing_ok):
+                _print_referrers(stage_id, found, as_json=json)
+            return
         if not long and not json:
             for stage_id in stage_ids():
                 print_line(str(stage_id))
@@ -51,6 +62,25 @@ def list_stages(
             print_line(show(description))
     if omitted.failed:
         raise typer.Exit(1)
+
+
+def _named(
+    fleet: stagefleet.Fleet, repository: str | None, project: str | None, *, final: bool
+) -> str | StorageAddress:
+    """Return the storage, or the project, whose stages are listed."""
+    if final:
+        return fleet.project(opt.of_project(project, "--final")).storages.final_repository
+    return parse_address(repository) if repository is not None else project or ""
+
+
+def _print_referrers(stage_id: StageId, referrers: Sequence[Referrer], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"stage_id": str(stage_id), "referrers": [each.as_json() for each in referrers]})
+        return
+    print_line(str(stage_id))
+    for each in referrers:
+        kind = each.tag or each.descriptor.artifact_type or each.descriptor.media_type
+        print_line(f"  {each.descriptor.digest}  {decimal(each.descriptor.size):>10}  {kind}")
 
 
 @dataclass(slots=True)

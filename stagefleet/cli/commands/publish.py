@@ -32,6 +32,12 @@ def publish_stages(
     caches: Annotated[
         bool, typer.Option("--caches", help="Into the caches too; what fails there is a warning.")
     ] = False,
+    referrers: Annotated[
+        bool,
+        typer.Option(
+            "--referrers/--no-referrers", help="Signatures and other artifacts of the stages go along."
+        ),
+    ] = True,
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
@@ -51,7 +57,11 @@ def publish_stages(
             operation = stagefleet.CacheOperation.of(of_project.storages, hosts=chosen)
         else:
             operation = stagefleet.PublishOperation.of(
-                of_project.storages, hosts=chosen, should_be_built=should_be_built, fill_caches=caches
+                of_project.storages,
+                hosts=chosen,
+                should_be_built=should_be_built,
+                fill_caches=caches,
+                referrers=referrers,
             )
         run_operation(
             fleet, operation, named, options, project=of_project, if_empty="there is nothing to publish"

@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import json
 import shutil
+from http.client import CREATED
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.services import Answer, RegistryFront
 from tests.services.front import Asked
+from tests.services.images import digest_of
 
 __all__ = ["LimitedGateway", "OciOnlyRegistry", "TagOnlyRegistry"]
 
 _DOCKER_TYPES = "application/vnd.docker."
+_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class OciOnlyRegistry(RegistryFront):
-    """A registry that takes OCI's media types alone, as zot does without `compat` (project-zot/zot #3104)."""
+    """A registry that takes OCI's media types alone, as zot does without `compat` (project-zot/zot #3104).
+
+    As zot it lists referrers ("Listing Referrers" in the specification).
+    """
+
+    def __init__(self, registry: str) -> None:
+        super().__init__(registry)
+        self._referrers: dict[tuple[str, str], dict[str, dict[str, object]]] = {}
 
     def answer(self, asked: Asked) -> Answer:
         if asked.method == "PUT" and str(asked.headers["Content-Type"]).startswith(_DOCKER_TYPES):
             return _refuse(415, "MANIFEST_INVALID", "docker media types are not supported")
-        return self.forward(asked)
+        name, _, subject = urlsplit(asked.path).path.removeprefix("/v2/").partition("/referrers/")
+        if asked.method == "GET" and subject:
+            entries = list(self._referrers.get((name, subject), {}).values())
+            document = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries}
+            return Answer(200, json.dumps(document).encode(), (("Content-Type", _INDEX),))
+        answer = self.forward(asked)
+        name, _, reference = name.partition("/manifests/")
+        if asked.method == "PUT" and reference and answer.status == CREATED:
+            self._note(name, asked)
+        return answer
+
+    def _note(self, name: str, asked: Asked) -> None:
+        document = json.loads(asked.body)
+        if "subject" in document:
+            digest = digest_of(asked.body)
+            self._referrers.setdefault((name, document["subject"]["digest"]), {})[digest] = {
+                "mediaType": asked.headers["Content-Type"],
+                "digest": digest,
+                "size": len(asked.body),
+                "artifactType": document.get("artifactType", ""),
+            }
 
 
 class TagOnlyRegistry(RegistryFront):

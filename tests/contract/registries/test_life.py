@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -13,6 +14,7 @@ from stagefleet.records.models import ImageMetadata, ManagedImage
 from stagefleet.runs.models import Run, RunState
 from tests.contract.registries.conftest import Repositories
 from tests.services import ImageMaker, Pushed, RegistryServer, stage_id_of
+from tests.services.images import digest_of
 
 MANY = 2500
 LARGE_BYTES = 700_000
@@ -70,6 +72,55 @@ def test_stages_and_an_index_go_in_and_out_and_are_described_and_verified(
     assert 3 == succeeded(fleet, fleet.for_each_copy_stage(here, f"{elsewhere.host}/back/app"))
     with ImageMaker(elsewhere) as maker:
         assert origin == {tag: maker.digest("back/app", tag) for tag in maker.tags("back/app")}
+
+
+def test_what_belongs_to_a_stage_goes_in_and_out(
+    fleet: Fleet, repositories: Repositories, elsewhere: RegistryServer, origin: dict[str, str]
+) -> None:
+    """By the API where the registry has it, else by the index under the fallback tag, as in its source."""
+    here = repositories.address("signed")
+    with ImageMaker(elsewhere) as maker:
+        signature = attach(maker, "origin/app", origin[stage(0)])
+        out = fleet.for_each_copy_stage(f"{elsewhere.host}/origin/app", here, referrers=True)
+        assert 3 == succeeded(fleet, out)
+        project = fleet.project(Repository.parse(here))
+        found = {str(stage_id): referrers for stage_id, referrers in project.referrers()}
+        assert [signature] == [str(each.descriptor.digest) for each in found[stage(0)]]
+        assert ["application/x.signature"] == [each.descriptor.artifact_type for each in found[stage(0)]]
+        assert not found[stage(1)]
+        assert set(origin) == {str(stage_id) for stage_id in fleet.stage_ids(here)}
+
+        back = fleet.for_each_copy_stage(here, f"{elsewhere.host}/back/signed", referrers=True)
+        assert 3 == succeeded(fleet, back)
+        assert maker.manifest("origin/app", signature) == maker.manifest("back/signed", signature)
+        tag = origin[stage(0)].replace(":", "-")
+        listed = json.loads(maker.manifest("back/signed", tag) or b"")["manifests"]
+        assert [signature] == [entry["digest"] for entry in listed]
+
+
+def attach(maker: ImageMaker, path: str, subject: str) -> str:
+    """Attach an artifact to an image where no API lists it; return its digest."""
+    kinds = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"
+    content = {name: maker.push_blob(path, raw) for name, raw in (("config", b"{}"), ("layer", b"signature"))}
+    artifact = {
+        "schemaVersion": 2,
+        "mediaType": kinds[0],
+        "artifactType": "application/x.signature",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": content["config"], "size": 2},
+        "layers": [{"mediaType": "text/plain", "digest": content["layer"], "size": len(b"signature")}],
+        "subject": {"mediaType": kinds[0], "digest": subject, "size": 2},
+    }
+    raw = json.dumps(artifact).encode()
+    digest = maker.push_manifest(path, digest_of(raw), raw, kinds[0])
+    entry = {
+        "mediaType": kinds[0],
+        "digest": digest,
+        "size": len(raw),
+        "artifactType": "application/x.signature",
+    }
+    index = {"schemaVersion": 2, "mediaType": kinds[1], "manifests": [entry]}
+    maker.push_manifest(path, subject.replace(":", "-"), json.dumps(index).encode(), kinds[1])
+    return digest
 
 
 def test_2500_tags_are_listed(fleet: Fleet, repositories: Repositories) -> None:

@@ -51,6 +51,7 @@ class OddManifest:
 
     raw: bytes
     media_type: str
+    subject: None = None
 
     @property
     def digest(self):
@@ -90,6 +91,7 @@ class FakeRegistries(MemoryRegistries):
         damaged: Tags and digests that are answered with 500.
         unknown: Tags that are listed, and whose manifest is not there.
         on_request: Called with verb and name before each request; may raise.
+        without_referrers: Hosts that have no API for referrers.
     """
 
     crash = Crash
@@ -106,6 +108,7 @@ class FakeRegistries(MemoryRegistries):
         self.unknown = set()
         self.on_request = lambda verb, name: None
         self.fresh = 0
+        self.without_referrers = set()
         self.threads = RequestThreads(4)
 
     def _written(self, verb, what):
@@ -127,6 +130,27 @@ class FakeRegistries(MemoryRegistries):
             "layers": [entry(layer, OCI_LAYER, **layer_fields) for layer in layers],
         }
         return self._store(stored, tag, Manifest.of(document))
+
+    def push_referrer(self, repository, subject, content, *, tag=None, layers=()):
+        """An artifact that refers to a digest, as cosign and oras push them; by the fallback index, too."""
+        stored, config = self.stored(repository), b"{}"
+        stored.blobs.update({digest_of(blob): blob for blob in (config, content, *layers)})
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": "application/vnd.example.sbom",
+            "config": entry(config, "application/vnd.oci.empty.v1+json"),
+            "layers": [entry(layer, OCI_LAYER) for layer in (*layers, content)],
+            "subject": {"mediaType": OCI_MANIFEST, "digest": str(subject), "size": 2},
+        }
+        if tag is not None:
+            del document["subject"]  # as cosign's tags have none
+        digest = self._store(stored, tag, Manifest.of(document))
+        if tag is None and repository.host in self.without_referrers:
+            name = f"sha256-{subject.hex}"
+            known = stored.manifests[stored.tags[name]].members if name in stored.tags else ()
+            self.push_index(repository, name, [*(member.digest for member in known), digest])
+        return digest
 
     def push_index(self, repository, tag, members, *, blobs=()):
         """An index of manifests that are there, and of blobs: content and media type of each."""
@@ -176,6 +200,12 @@ class FakeRegistries(MemoryRegistries):
         self.on_request("GET", reference.identifier)
         found = super().fetch_manifest(reference, lease=lease)
         return Manifest.parse(found.raw, found.media_type) if isinstance(found, OddManifest) else found
+
+    def referrers(self, repository, subject, *, lease=NO_LEASE):
+        self.reads.append(("referrers", str(subject)))
+        if repository.host in self.without_referrers:
+            return None
+        return super().referrers(repository, subject, lease=lease)
 
     def put_manifest(self, reference, manifest, *, lease=NO_LEASE):
         lease.require(15)

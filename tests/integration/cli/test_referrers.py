@@ -1,0 +1,98 @@
+"""What other tools attach to a stage goes along, and what goes along is found by other tools."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from tests.services import ImageMaker, clean_environment, stage_id_of
+
+STAGE = stage_id_of("signed")
+LIMIT_SECONDS = 60
+
+
+@pytest.fixture
+def regctl(tmp_path, registry):
+    """Runs regclient's tool, of the same specification; gives what it prints."""
+    program = shutil.which("regctl")
+    if program is None:
+        pytest.skip("no regctl here: put its program on the PATH (https://regclient.org)")
+    environment = clean_environment(HOME=str(tmp_path), REGCTL_CONFIG=str(tmp_path / "regctl.json"))
+
+    def run(*words, text=""):
+        done = subprocess.run(
+            [program, *words],
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        assert 0 == done.returncode, done.stderr
+        return done.stdout
+
+    run("registry", "set", "--tls=disabled", "--skip-check", registry.host)
+    return run
+
+
+def attach(regctl, reference, kind, text):
+    regctl("artifact", "put", "--subject", reference, "--artifact-type", kind, text=text)
+
+
+def attached(regctl, reference):
+    """The kinds of artifacts that regctl finds, and the digest of each."""
+    listed = json.loads(regctl("artifact", "list", "--format", "{{json .}}", reference))
+    return {each["artifactType"]: each["digest"] for each in listed["descriptors"] or ()}
+
+
+def test_what_regctl_attached_goes_along_and_is_found_by_it(command, registry, regctl):
+    """Distribution 2.8 has no API for it: both keep the index under the fallback tag."""
+    with ImageMaker(registry) as maker:
+        pushed = maker.push_image("signed/app", STAGE, oci=True)
+    source, mirror = f"{registry.host}/signed/app", f"{registry.host}/signed/mirror"
+    attach(regctl, f"{source}:{STAGE}", "application/x.signature", "a signature")
+    attach(regctl, f"{source}:{STAGE}", "application/x.bill", "a bill of materials")
+    expected = attached(regctl, f"{source}:{STAGE}")
+    assert {"application/x.signature", "application/x.bill"} == set(expected)
+
+    listed = command("list", source, "--referrers", "--json").objects
+    assert [STAGE] == [line["stage_id"] for line in listed]
+    assert expected == {each["artifact_type"]: each["digest"] for each in listed[0]["referrers"]}
+    assert {pushed.digest} == {each["subject"] for each in listed[0]["referrers"]}
+
+    copied = command("copy", source, mirror, "--referrers", "--json")
+    *outcomes, summary = copied.objects
+    assert (0, 2, [2]) == (
+        copied.code,
+        summary["referrers"],
+        [outcome["result"]["referrers"] for outcome in outcomes],
+    ), copied.err
+    assert expected == attached(regctl, f"{mirror}:{STAGE}")
+
+    attach(regctl, f"{mirror}:{STAGE}", "application/x.scan", "of the mirror's own")
+    attach(regctl, f"{source}:{STAGE}", "application/x.later", "an attestation")
+    later = command("copy", source, mirror, "--referrers")
+    assert (0, True) == (later.code, "1 referrer went along" in later.err), later.err
+    assert {*expected, "application/x.scan", "application/x.later"} == set(
+        attached(regctl, f"{mirror}:{STAGE}")
+    )
+    assert [STAGE] == command("list", mirror).out.split()
+
+
+def test_a_publication_takes_cosigns_tags_along(command, registry):
+    """No cosign is needed for its tags: they are images, named by the digest of their subject."""
+    with ImageMaker(registry) as maker:
+        pushed = maker.push_image("app", STAGE)
+        tag = f"{pushed.digest.replace(':', '-')}.sig"
+        signature = maker.push_image("app", tag, layers=[b"a signature"], oci=True)
+        primary, final = f"{registry.host}/app", f"{registry.host}/final"
+        kept = command("publish", "--primary", primary, "--final", final, "--no-referrers", STAGE)
+        assert (0, [STAGE]) == (kept.code, maker.tags("final")), kept.err
+        published = command("publish", "--primary", primary, "--final", final, STAGE)
+        assert (0, signature.digest) == (published.code, maker.digest("final", tag)), published.err
+        assert 0 == command("purge", final, "--yes").code
+        assert [tag] == maker.tags("final")
