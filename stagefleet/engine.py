@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -14,12 +13,11 @@ from typing import Any, TypeVar
 
 import docker
 import requests
-import urllib3
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound, StreamParseError
 from docker.utils import kwargs_from_env
 
 from stagefleet import errors
 from stagefleet.credentials import DockerConfig
+from stagefleet.engine_errors import SHOWN_CHARACTERS, explain, map_engine_errors
 from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, SLICE_SECONDS, Lease, LeaseBoundLock, current_lease
 from stagefleet.names import Reference, Repository
@@ -28,7 +26,6 @@ from stagefleet.setting_types import docker_tls_environment
 from stagefleet.settings import EngineSettings
 
 _NO_IMAGE = "<none>:<none>"
-_SHOWN_CHARACTERS = 500
 _EXPORT_TIMEOUTS = 30  # time-outs that an engine has, which writes an archive to disk before its first byte
 
 
@@ -147,7 +144,7 @@ class Engine:
         with map_engine_errors(self.address, "an image to load"):
             for event in api.load_image(archive, quiet=True):
                 if "error" in event:
-                    words = words_of(event["error"], limit=_SHOWN_CHARACTERS)
+                    words = words_of(event["error"], limit=SHOWN_CHARACTERS)
                     raise errors.EngineError(f"{self.address} does not load an image: {words}")
 
     @contextmanager
@@ -318,78 +315,3 @@ def call_under_lease(call: Callable[[Heed], _Result], lease: Lease) -> _Result:
             lease.check()
     finally:
         left.set()
-
-
-# Mapping of a Docker Engine's errors to ours; nothing else reads their text.
-#
-# The engine passes on a registry's error as text: the stream of a pull or push holds nothing else
-# (docker/docker `pkg/jsonmessage`, `distribution/errors.go`). The phrases are those of Docker 20.10 to 28; an
-# unknown one becomes an `EngineError` with the engine's text.
-
-_NOT_FOUND = 404
-
-_MEANINGS: tuple[tuple[str, type[errors.StagefleetError], str], ...] = (
-    (r"failed to register layer|no space left", errors.EngineError, ""),
-    (
-        r"unknown blob|blob unknown|layer verification failed",
-        errors.BrokenStageError,
-        "; the registry knows the stage but cannot give all of it",
-    ),
-    (r"no matching manifest for", errors.PlatformNotFoundError, ""),
-    (r"manifest unknown|name unknown|does not exist or may require", errors.NotFoundError, ""),
-    (
-        r"unauthorized|no basic auth credentials|\bdenied: ",
-        errors.CredentialsError,
-        "; check the login of its registry in the Docker configuration file",
-    ),
-    (r"toomanyrequests|too many requests", errors.RateLimitedError, ""),
-    (
-        (
-            r"\bdial (?:tcp|unix)\b|connection (?:refused|reset)|i/o timeout|handshake timeout|no such host|"
-            r"\bEOF\b|Client\.Timeout|request canceled|received unexpected HTTP status: 5"
-        ),
-        errors.RegistryUnreachableError,
-        "; see that its host reaches the registry",
-    ),
-)
-"""Phrases, the error class of each, and more text for the message; the first match counts."""
-
-
-def explain(message: str, *, subject: str, engine: str, status: int = 0) -> errors.StagefleetError:
-    """Build the error for an engine's message about a requested image; status 0 in the middle of a stream."""
-    words = words_of(" ".join(message.split()), limit=_SHOWN_CHARACTERS)
-    told = f"{subject}: the engine at {engine} says: {words}"
-    for pattern, kind, advice in _MEANINGS:
-        if re.search(pattern, words, re.IGNORECASE):
-            return kind(told + advice)
-    return errors.EngineError(told, status=status)
-
-
-@contextmanager
-def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
-    """Map errors of docker-py, requests and urllib3 to ours, with `explain`.
-
-    An engine that does not answer, or broke off, is an `EngineUnreachableError`.
-    """
-    try:
-        yield
-    except (ImageNotFound, NotFound) as error:
-        told = words_of(error.explanation or error, limit=_SHOWN_CHARACTERS)
-        raise errors.NotFoundError(
-            f"{subject}: the engine at {engine} says: {told}", status=_NOT_FOUND
-        ) from error
-    except APIError as error:
-        words = str(error.explanation or error)
-        raise explain(words, subject=subject, engine=engine, status=error.status_code or 0) from error
-    except (
-        DockerException,
-        StreamParseError,
-        requests.RequestException,
-        urllib3.exceptions.HTTPError,
-        OSError,
-        ValueError,  # malformed JSON
-    ) as error:
-        raise errors.EngineUnreachableError(
-            f"the Docker Engine at {engine} does not answer ({type(error).__name__}): see that it runs, "
-            "or name another with STAGEFLEET_ENGINE__URL"
-        ) from error

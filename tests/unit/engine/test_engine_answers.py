@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.engine import explain
+from stagefleet.engine_errors import explain
 from stagefleet.errors import (
     BrokenStageError,
     CredentialsError,
