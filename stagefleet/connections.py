@@ -163,7 +163,7 @@ class EmbeddedConnections(Connections):
     def hosts(self) -> list[str]:
         """Return this host, where the worker is."""
         engine = self.settings.engine
-        return [] if engine.address is None else [engine.host_name]
+        return [engine.host_name] if engine.has_engine else []
 
     def layout_hosts(self) -> list[str]:
         return [self.settings.engine.host_name]

@@ -9,33 +9,44 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import docker
 import requests
-from docker.utils import kwargs_from_env
 
 from stagefleet import errors
 from stagefleet.credentials import DockerConfig
-from stagefleet.engine_errors import SHOWN_CHARACTERS, explain, map_engine_errors
+from stagefleet.engine_address import EngineAddress
+from stagefleet.engine_errors import SHOWN_CHARACTERS, explain, map_engine_errors, refuses_version
 from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, SLICE_SECONDS, Lease, LeaseBoundLock, current_lease
 from stagefleet.names import Reference, Repository
 from stagefleet.redaction import masked_url, remember_secret, words_of
-from stagefleet.setting_types import docker_tls_environment
 from stagefleet.settings import EngineSettings
 
 _NO_IMAGE = "<none>:<none>"
+_OLDEST_API = (1, 41)
+"""The first API version that has all that is used here: that of Docker 20.10."""
 _EXPORT_TIMEOUTS = 30  # time-outs that an engine has, which writes an archive to disk before its first byte
 
 
 class _PatientClient(docker.APIClient):
-    """docker-py's client with time limits for pulls, which would wait for a silent engine without end."""
+    """docker-py's client with time limits for pulls, which would wait for a silent engine without end.
+
+    Attributes:
+        is_outdated: The engine no longer speaks the API version that was agreed on, as after an update.
+    """
+
+    is_outdated = False
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         if options.get("timeout") is None:
             options["timeout"] = self.timeout
-        return super().send(request, **options)
+        response = super().send(request, **options)
+        if response.status_code == HTTPStatus.BAD_REQUEST and refuses_version(response.text):
+            self.is_outdated = True
+        return response
 
 
 class Engine:
@@ -45,8 +56,8 @@ class Engine:
     The address is without a login, for messages.
     """
 
-    def __init__(self, address: str, settings: EngineSettings, *, config: DockerConfig) -> None:
-        self.address = masked_url(address)
+    def __init__(self, address: EngineAddress, settings: EngineSettings, *, config: DockerConfig) -> None:
+        self.address = masked_url(address.url)
         self._login_address = address
         self._settings = settings
         self._config = config
@@ -64,24 +75,60 @@ class Engine:
     @property
     def _api(self) -> _PatientClient:
         with self._lock:
+            if self._client is not None and self._client.is_outdated:
+                self._client = None  # other threads may still read from it
             if self._client is None:
                 self._client = call_under_lease(lambda _: self._connect(), current_lease())
             return self._client
 
     def _connect(self) -> _PatientClient:
-        options = kwargs_from_env(
-            environment={"DOCKER_HOST": self._login_address, **docker_tls_environment()}
-        )
         with map_engine_errors(self.address, "its version"):
-            return _PatientClient(
-                **options, version="auto", timeout=max(1, round(self._settings.timeout_seconds))
+            client = _PatientClient(
+                self._login_address.url,
+                tls=self._tls() or False,
+                version="auto",
+                timeout=max(1, round(self._settings.timeout_seconds)),
             )
+            if tuple(map(int, client.api_version.split("."))) >= _OLDEST_API:
+                return client
+        spoken = client.api_version
+        client.close()
+        raise errors.EngineError(
+            f"the Docker Engine at {self.address} speaks API {spoken}, and 1.41 is needed: "
+            "update it to Docker 20.10 or later"
+        )
+
+    def _tls(self) -> docker.TLSConfig | None:
+        address = self._login_address
+        if address.certificates is None:
+            return None
+        ca, certificate, key = map(address.certificate_file, ("ca.pem", "cert.pem", "key.pem"))
+        if address.verifies and not (ca or certificate):
+            raise errors.SettingsError(
+                f"{address.certificates} has no certificates for the Docker Engine at {self.address}: "
+                "put ca.pem, cert.pem and key.pem there, or name their folder with DOCKER_CERT_PATH"
+            )
+        pair = (certificate, key) if certificate and key else None
+        return docker.TLSConfig(client_cert=pair, ca_cert=ca, verify=address.verifies)
 
     def ping(self) -> str:
         """Return the engine's version."""
         api = self._api
         with map_engine_errors(self.address, "its version"):
             return str(api.version()["Version"])
+
+    def describe(self) -> str:
+        """Return the engine's version, API versions and image store, for people."""
+        api = self._api
+        with map_engine_errors(self.address, "its version"):
+            version, info = api.version(), api.info()
+            engine = f"Docker Engine {version['Version']}"
+        oldest = f" (the oldest is {version['MinAPIVersion']})" if version.get("MinAPIVersion") else ""
+        status = {entry[0]: entry[1] for entry in info.get("DriverStatus") or ()}
+        # https://docs.docker.com/engine/storage/containerd/
+        by_containerd = str(status.get("driver-type", "")).startswith("io.containerd.snapshotter")
+        store = "containerd's image store" if by_containerd else "the classic image store"
+        return f"{engine} answers at {self.address}, with API {api.api_version}{oldest} and {store}"
 
     @property
     def platform(self) -> Platform:

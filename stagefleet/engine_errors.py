@@ -8,6 +8,7 @@ unknown one becomes an `EngineError` with the engine's text.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,23 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound, St
 
 from stagefleet import errors
 from stagefleet.redaction import words_of
+
+try:
+    import paramiko  # type: ignore[import-untyped]
+except ImportError:  # the extra `ssh` is not installed: nothing raises them
+    _SSH_ERRORS: tuple[type[Exception], ...] = ()
+else:
+    _SSH_ERRORS = (paramiko.SSHException,)
+
+_UNANSWERED: tuple[type[Exception], ...] = (
+    DockerException,
+    StreamParseError,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,  # malformed JSON
+    *_SSH_ERRORS,
+)
 
 SHOWN_CHARACTERS = 500
 """The maximum of an engine's words that a message quotes."""
@@ -52,6 +70,10 @@ _MEANINGS: tuple[tuple[str, type[errors.StagefleetError], str], ...] = (
 def explain(message: str, *, subject: str, engine: str, status: int = 0) -> errors.StagefleetError:
     """Build the error for an engine's message about a requested image; status 0 in the middle of a stream."""
     words = words_of(" ".join(message.split()), limit=SHOWN_CHARACTERS)
+    if refuses_version(words):
+        return errors.EngineUnreachableError(
+            f"{subject}: the engine at {engine} was updated meanwhile; its API version is agreed on anew"
+        )
     told = f"{subject}: the engine at {engine} says: {words}"
     for pattern, kind, advice in _MEANINGS:
         if re.search(pattern, words, re.IGNORECASE):
@@ -75,15 +97,60 @@ def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
     except APIError as error:
         words = str(error.explanation or error)
         raise explain(words, subject=subject, engine=engine, status=error.status_code or 0) from error
-    except (
-        DockerException,
-        StreamParseError,
-        requests.RequestException,
-        urllib3.exceptions.HTTPError,
-        OSError,
-        ValueError,  # malformed JSON
-    ) as error:
-        raise errors.EngineUnreachableError(
-            f"the Docker Engine at {engine} does not answer ({type(error).__name__}): see that it runs, "
-            "or name another with STAGEFLEET_ENGINE__URL"
-        ) from error
+    except _UNANSWERED as error:
+        raise _explain_unreachable(error, engine) from error
+
+
+def refuses_version(message: str) -> bool:
+    """Return True if an engine refuses a request's API version (moby `api/server/middleware/version.go`)."""
+    return re.search(r"client version \S+ is too (old|new)", message) is not None
+
+
+def _explain_unreachable(error: Exception, engine: str) -> errors.StagefleetError:
+    """Build the error for an engine that cannot be asked, by the first cause that a person can mend."""
+    subject = f"the Docker Engine at {engine}"
+    causes = list(_causes(error))
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return errors.SettingsError(
+            f"{subject} may not be used by this user: add the user to the socket's group (docker), "
+            "or name another engine, as a rootless one, with STAGEFLEET_ENGINE__URL"
+        )
+    if "HTTP request to an HTTPS server" in str(error):
+        return errors.SettingsError(
+            f"{subject} wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to its certificates' folder"
+        )
+    failed_tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if failed_tls is not None:
+        reason = words_of(
+            getattr(failed_tls, "verify_message", "") or failed_tls.reason or "no TLS", limit=100
+        )
+        return errors.SettingsError(
+            f"{subject} and this client do not agree on TLS ({reason}): see DOCKER_TLS_VERIFY, "
+            "the certificates in DOCKER_CERT_PATH, and its port (2376 with TLS, 2375 without)"
+        )
+    if engine.startswith("ssh://"):
+        return errors.EngineUnreachableError(
+            f"{subject} cannot be reached over SSH ({type(error).__name__}): see that its key is known, "
+            f"and that  ssh {engine} docker version  asks nothing"
+        )
+    if engine.startswith("unix://") and any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return errors.EngineUnreachableError(
+            f"there is no socket of a Docker Engine at {engine}: start the engine, or name another with "
+            "STAGEFLEET_ENGINE__URL"
+        )
+    return errors.EngineUnreachableError(
+        f"{subject} does not answer ({type(error).__name__}): see that it runs, "
+        "or name another with STAGEFLEET_ENGINE__URL"
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """List an error and those that led to it, of which requests and urllib3 hold some as arguments."""
+    found: dict[int, BaseException] = {}
+    left: list[object] = [error]
+    while left:
+        cause = left.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in found:
+            found[id(cause)] = cause
+            left += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    yield from found.values()

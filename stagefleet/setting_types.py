@@ -248,9 +248,3 @@ def docker_config_file() -> Path:
         f"{os.environ.get('XDG_CONFIG_HOME') or Path.home() / '.config'}/containers/auth.json",
     ]
     return next((Path(path) for path in podman if path and os.access(path, os.R_OK)), docker)
-
-
-def docker_tls_environment() -> dict[str, str]:
-    """Read the variables with which Docker's clients find the certificates for an engine over TCP."""
-    names = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-    return {name: os.environ[name] for name in names if name in os.environ}

@@ -11,7 +11,6 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,12 +18,12 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 
 from stagefleet import setting_types as types
 from stagefleet import settings_sources as sources
-from stagefleet.errors import SettingsError
+from stagefleet.engine_address import SCHEMES, EngineAddress, find_engine
+from stagefleet.errors import EngineNotFoundError, SettingsError
 from stagefleet.redaction import quoted, remember_secret
 from stagefleet.setting_types import Seconds, Section
 
 _SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # names of Flower's own options
-_ENGINE_SOCKET = Path("/var/run/docker.sock")
 
 
 def _check_renewal(lease_seconds: float, renewal_seconds: float) -> None:
@@ -172,7 +171,7 @@ class EngineSettings(Section):
     """Settings of this host's Docker Engine, if it has one."""
 
     url: Annotated[types.Url, Field(repr=False)] = ""
-    """Its address, `unix://` or `tcp://`; if empty, DOCKER_HOST, else Docker's default socket."""
+    """Its address, `unix://`, `tcp://` or `ssh://`; if empty, where Docker's own command finds one."""
     host: Annotated[
         str, types.matching(r"^[A-Za-z0-9_.-]{0,253}$", "write letters, digits and _ . -, 253 at most")
     ] = ""
@@ -187,8 +186,8 @@ class EngineSettings(Section):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        if url and not re.fullmatch(r"(unix|tcp|http|https)://.+", url):
-            raise ValueError("write unix:///PATH or tcp://HOST:PORT")
+        if url and not re.fullmatch(rf"({'|'.join(SCHEMES)})://.+", url):
+            raise ValueError("write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
         return url
 
     @property
@@ -197,16 +196,20 @@ class EngineSettings(Section):
         return self.host or socket.gethostname()
 
     @property
-    def address(self) -> str | None:
-        """The address of the engine; None if the host has none.
+    def address(self) -> EngineAddress | None:
+        """The address of the engine; None if the host has none. Errors as of `find_engine`."""
+        return find_engine(self.url)
 
-        Docker's own socket counts where the extra `engine` is installed.
+    @property
+    def has_engine(self) -> bool:
+        """True if the host has an engine; a current context that is of no use is none.
+
+        Who needs no engine is not told of such a context; who does need one asks for its address.
         """
-        address = self.url or os.environ.get("DOCKER_HOST", "")
-        if address:
-            return address
-        usable = _ENGINE_SOCKET.is_socket() and find_spec("docker") is not None
-        return f"unix://{_ENGINE_SOCKET}" if usable else None
+        try:
+            return self.address is not None
+        except EngineNotFoundError:
+            return False
 
 
 class LogSettings(Section):

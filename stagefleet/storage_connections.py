@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from stagefleet.attempt import Attempt
 from stagefleet.credentials import DockerConfig
+from stagefleet.engine_address import EngineAddress
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
 from stagefleet.images import Platform
 from stagefleet.locks import LockManager, RedisLocks
@@ -121,12 +122,19 @@ class WorkerStorages(Storages):
         last_used = RedisLastUsed(redis, prefix=prefix, settings=settings.caches)
         open_host = partial(open_engine_host, engine, self._locks, last_used)
         super().__init__(registries, open_host, settings.worker.layout_roots)
-        if engine.address is not None:
+        if engine.has_engine:
             _ = self.host
 
     def close(self) -> None:
         super().close()
         self._locks.close()
+
+
+def require_engine(address: EngineAddress) -> None:
+    """Refuse an engine whose packages are not installed."""
+    require_extra("engine", "docker", "stages in a Docker Engine")
+    if address.is_ssh:
+        require_extra("ssh", "paramiko", "Docker Engines over SSH")
 
 
 def open_engine_host(
@@ -137,9 +145,11 @@ def open_engine_host(
     from stagefleet.engine import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
     from stagefleet.storages.docker_engine import EngineHost  # noqa: PLC0415 - most fleets have none
 
-    if settings.address is None:
+    address = settings.address
+    if address is None:
         raise EngineNotFoundError(
             "there is no Docker Engine here: name one with STAGEFLEET_ENGINE__URL, or set DOCKER_HOST"
         )
-    engine = Engine(settings.address, settings, config=DockerConfig(docker_config_file()))
+    require_engine(address)
+    engine = Engine(address, settings, config=DockerConfig(docker_config_file()))
     return EngineHost(engine, settings.host_name, locks, last_used)

@@ -38,14 +38,14 @@ def choose_queues(
     Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
     """
     known = sorted(set(QUEUES.values()))
-    has_engine = engine.address is not None
+    has_engine = engine.has_engine
     if asked is None:
         asked = [name for name in known if has_engine or name != _FETCH]
     unknown = sorted(set(asked) - set(known))
     if unknown or not asked:
         named = ", ".join(unknown) or "none named"
         raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(known)}")
-    if _FETCH in asked and not has_engine:
+    if _FETCH in asked and engine.address is None:
         raise SettingsError(
             f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
         )

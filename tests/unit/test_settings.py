@@ -119,7 +119,10 @@ class TestMistakes:
         for text, words in (
             ("colour = 1\n", "there is no such setting"),
             ('[projects.app]\nprimary = "Nope"\n', "): 'Nope' names no registry"),
-            ('[engine]\nurl = "/run/docker.sock"\n', "engine.url): write unix:///PATH or tcp://HOST:PORT"),
+            (
+                '[engine]\nurl = "/run/docker.sock"\n',
+                "engine.url): write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST",
+            ),
             ('[log]\nlevel = "loud"\n', "write 'debug', 'info', 'warning' or 'error'"),
             ("[projects.app]\n", "projects.app.primary): it is missing: write it"),
             ('[projects.app]\nprimary = "h.test/a"\ncaches = "h.test/b"\n', 'write a list, as ["A", "B"]'),

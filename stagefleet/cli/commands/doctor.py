@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import read_settings
+from stagefleet.credentials import DockerConfig
 from stagefleet.embedded import require_packages
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError, UsageError
 from stagefleet.fleet.fleet import Fleet
@@ -28,6 +30,7 @@ from stagefleet.runs.versions import own_version
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import settings_file
+from stagefleet.storage_connections import require_engine
 
 _NO_WORKER_CODE = 4
 _FETCH = queue_of("fetch_stage")
@@ -95,6 +98,8 @@ def run_checks(
     if settings.redis_url is not None:
         yield from _check_workers(settings, queue)
     yield _check_docker_config()
+    if queue in {None, _FETCH}:
+        yield _check_engine(settings)
     yield from _check_registries(settings, repositories, sources)
 
 
@@ -153,6 +158,26 @@ def _check_docker_config() -> CheckResult:
     if file.is_file():
         return CheckResult("logins", State.OK, f"read from {file}")
     return CheckResult("logins", State.OK, f"there is no {file}: registries are asked without a login")
+
+
+def _check_engine(settings: Settings) -> CheckResult:
+    """Check the Docker Engine of this host; only one that the settings name must be there."""
+    try:
+        address = settings.engine.address
+        if address is None:
+            return CheckResult(
+                "engine", State.OK, "there is no Docker Engine here, and most commands need none"
+            )
+        require_engine(address)
+        from stagefleet.engine import Engine  # noqa: PLC0415 - brings docker-py, which most fleets do without
+
+        engine = Engine(address, settings.engine, config=DockerConfig(docker_config_file()))
+        with closing(engine):
+            return CheckResult("engine", State.OK, f"{engine.describe()}; {address.source} names it")
+    except StagefleetError as error:
+        if settings.engine.url:
+            return _failed("engine", error)
+        return CheckResult("engine", State.WARNING, str(error))
 
 
 def _check_registries(

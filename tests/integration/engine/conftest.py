@@ -11,6 +11,7 @@ import pytest
 
 from stagefleet.credentials import DockerConfig
 from stagefleet.engine import Engine
+from stagefleet.engine_address import EngineAddress
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.registry.client import RegistryClient
@@ -45,7 +46,9 @@ def connect(docker_config, cleanup):
     """Connects to an engine; options as `EngineSettings`."""
 
     def make(server, config=None, **options):
-        connection = Engine(server.url, EngineSettings(**options), config=config or docker_config())
+        connection = Engine(
+            EngineAddress(server.url), EngineSettings(**options), config=config or docker_config()
+        )
         cleanup.callback(connection.close)
         return connection
 

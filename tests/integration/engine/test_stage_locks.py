@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet.engine import Engine
+from stagefleet.engine_address import EngineAddress
 from stagefleet.errors import LockTimeoutError
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks import RedisLocks
@@ -40,7 +41,7 @@ class PausingEngine(Engine):
 
 @pytest.fixture
 def pausing(engine, docker_config, cleanup):
-    made = PausingEngine(engine.url, EngineSettings(), config=docker_config())
+    made = PausingEngine(EngineAddress(engine.url), EngineSettings(), config=docker_config())
     cleanup.callback(made.close)
     yield made
     made.may_go.set()

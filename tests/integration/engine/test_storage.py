@@ -6,10 +6,12 @@ import gc
 
 import pytest
 
+from stagefleet.engine_address import find_engine
 from stagefleet.errors import EngineUnreachableError, StageNotFoundError
 from stagefleet.names import StageId
 from tests.integration.engine.conftest import LABELS, PROJECT
 from tests.services import stage_id_of
+from tests.services.docker_command import DockerCommand
 
 ONE, TWO = (StageId.parse(stage_id_of(seed)) for seed in ("one", "two"))
 
@@ -88,3 +90,16 @@ def test_an_engine_that_comes_back_is_spoken_to_again(make_engine, connect):
     server.kill()
     server.start()
     assert image_id == connection.find("app:one")["Id"]
+
+
+def test_an_engine_is_found_by_the_context_that_docker_s_command_made(engine, connect, monkeypatch, tmp_path):
+    docker = DockerCommand(engine, tmp_path)
+    assert 0 == docker("context", "create", "build", "--docker", f"host={engine.url}").returncode
+    for name, value in {"DOCKER_HOST": "", "DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "build"}.items():
+        monkeypatch.setenv(name, value)
+    found = find_engine()
+    assert found is not None
+    assert (engine.url, "context build") == (found.url, found.source)
+    described = connect(found).describe()
+    assert "with API 1." in described
+    assert described.endswith("image store")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -204,3 +205,40 @@ def test_it_looks_at_what_one_command_needs(in_fleet, ledger, services):
 def test_a_command_that_needs_no_workers_is_refused(command):
     refused = command("doctor", "--for", "list")
     assert (2, True) == (refused.code, "copy, delete" in refused.err)
+
+
+@pytest.fixture
+def no_engine(monkeypatch, tmp_path):
+    for variable in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("stagefleet.engine_address._SYSTEM_SOCKET", tmp_path / "none.sock")
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_host_without_an_engine_is_well(command):
+    result = command("doctor", "--json")
+    assert (0, "ok") == (result.code, findings(result)["engine"]["state"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "code", "state"), [("STAGEFLEET_ENGINE__URL", 4, "failed"), ("DOCKER_HOST", 0, "warning")]
+)
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_an_engine_that_does_not_answer_fails_where_the_settings_name_it(
+    command, monkeypatch, tmp_path, variable, code, state
+):
+    monkeypatch.setenv(variable, f"unix://{tmp_path}/away.sock")
+    result = command("doctor", "--json")
+    found = findings(result)["engine"]
+    gc.collect()  # the socket that docker-py does not close
+    assert (code, state) == (result.code, found["state"])
+    assert f"there is no socket of a Docker Engine at unix://{tmp_path}/away.sock" in found["message"]
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_what_needs_no_engine_is_not_told_of_one(command, monkeypatch):
+    monkeypatch.setenv("STAGEFLEET_ENGINE__URL", "unix:///nowhere.sock")
+    assert "engine" not in findings(command("doctor", "--for", "copy", "--json"))

@@ -10,6 +10,7 @@ import pytest
 
 from stagefleet.credentials import DockerConfig
 from stagefleet.engine import Engine, call_under_lease
+from stagefleet.engine_address import EngineAddress
 from stagefleet.errors import EngineUnreachableError, ItemCancelledError
 from stagefleet.leases import under_lease
 from stagefleet.names import Reference, Repository
@@ -42,7 +43,7 @@ def engine_at(tmp_path):
         def make(script):
             server = stack.enter_context(RawServer(script).running())
             engine = Engine(
-                f"tcp://{server.host}",
+                EngineAddress(f"tcp://{server.host}"),
                 EngineSettings(timeout_seconds=600),
                 config=DockerConfig(tmp_path / "config.json"),
             )

@@ -16,8 +16,11 @@ WITH = EngineSettings(url="unix:///run/engine.sock", host="builder-1")
 
 @pytest.fixture
 def without(monkeypatch, tmp_path):
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr("stagefleet.settings._ENGINE_SOCKET", tmp_path / "none.sock")
+    for variable in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr("stagefleet.engine_address._SYSTEM_SOCKET", tmp_path / "none.sock")
     return EngineSettings()
 
 
@@ -41,11 +44,6 @@ def test_a_worker_set_aside_for_other_work_does_not_listen_to_its_host_s_own():
 def test_a_worker_with_directories_for_layouts_listens_to_its_host_s_own(without):
     assert choose_queues(None, without, [Path("/srv")])[-1].startswith("host.")
     assert ["copy", "host.builder-1"] == choose_queues(["copy"], WITH, [Path("/srv")])
-
-
-def test_docker_s_own_variable_names_the_engine(monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", "tcp://engine:2376")
-    assert "tcp://engine:2376" == EngineSettings().address
 
 
 def test_to_fetch_without_engine_is_refused_with_what_to_do(without):
