@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from http import HTTPStatus
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,11 +190,10 @@ class FiguresHandler(_ApiHandler):
     """`GET /api/runs/RUN/figures`: one run, with all that its page shows."""
 
     async def get(self, run_id: str) -> None:
-        self.answer(
-            await self.services.reads.shared(
-                ("figures", run_id), lambda: self.services.observer.figures(run_id)
-            )
+        _, body = await self.services.reads.shared(
+            ("figures", run_id), lambda: self.services.observer.figures(run_id), is_whole=itemgetter(0)
         )
+        self.answer(body)
 
 
 class OutcomesHandler(_ApiHandler):

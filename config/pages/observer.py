@@ -59,29 +59,28 @@ class RunObserver:
         run = self._reader.run(run_id)
         return run, _encoded(run_row(run))
 
-    def figures(self, run_id: str) -> bytes:
-        """Return a run with its figures, and what its workers do now; read on in its outcomes."""
+    def figures(self, run_id: str) -> tuple[bool, bytes]:
+        """Return a run with its figures, and what its workers do now; True if all outcomes are counted."""
         run = self._reader.run(run_id)
         figures = self._figures_of(run_id)
         figures.read(
             lambda after, limit: self._reader.outcomes(run_id, after, limit=limit), seconds=_READING_SECONDS
         )
         claimed = self._reader.claimed(run_id) if run.claimed else []
-        return _encoded(
-            {
-                "run": run_row(run),
-                "figures": figures.as_json(),
-                "claimed": [
-                    {
-                        "item": item.item,
-                        "host": item.host,
-                        "worker": item.worker,
-                        "leased_until": item.leased_until,
-                    }
-                    for item in claimed
-                ],
-            }
-        )
+        document = {
+            "run": run_row(run),
+            "figures": figures.as_json(),
+            "claimed": [
+                {
+                    "item": item.item,
+                    "host": item.host,
+                    "worker": item.worker,
+                    "leased_until": item.leased_until,
+                }
+                for item in claimed
+            ],
+        }
+        return figures.has_all, _encoded(document)
 
     def outcomes(self, run_id: str, after: str, limit: int, state: ItemState | None) -> bytes:
         """Return outcomes after a position, with the position to go on from."""

@@ -41,8 +41,12 @@ class SharedReads:
         self._calls: OrderedDict[Hashable, _Call] = OrderedDict()
         self._under_way = 0
 
-    async def shared(self, question: Hashable, read: Callable[[], _T]) -> _T:
+    async def shared(
+        self, question: Hashable, read: Callable[[], _T], *, is_whole: Callable[[_T], bool] = lambda _: True
+    ) -> _T:
         """Return the answer to a question; the read is called once for all who ask within a second.
+
+        An answer that is not whole serves those who have asked by then, and nobody later.
 
         Raises:
             BusyError: Too many calls wait.
@@ -52,7 +56,7 @@ class SharedReads:
         call = self._calls.get(question)
         if call is None or (call.ended_at is not None and now - call.ended_at >= FRESH_SECONDS):
             call = self._calls[question] = _Call(asyncio.create_task(self.run(read)))
-            call.task.add_done_callback(lambda _: self._end(call))
+            call.task.add_done_callback(lambda _: self._end(call, is_whole))
             self._forget_old()
         self._calls.move_to_end(question)
         answer: _T = await asyncio.shield(call.task)
@@ -81,9 +85,11 @@ class SharedReads:
     def _count_down(self) -> None:
         self._under_way -= 1
 
-    def _end(self, call: _Call) -> None:
+    def _end(self, call: _Call, is_whole: Callable[[Any], bool]) -> None:
         call.ended_at = call.task.get_loop().time()
         _ignore(call.task)
+        if not call.task.cancelled() and call.task.exception() is None and not is_whole(call.task.result()):
+            call.ended_at -= FRESH_SECONDS
 
     def _forget_old(self) -> None:
         ended = [question for question, call in self._calls.items() if call.ended_at is not None]

@@ -12,6 +12,7 @@ from scripts.bench.copying import measure_copies
 from scripts.bench.figures import Figures
 from scripts.bench.listing import measure_listing
 from scripts.bench.memory import measure_memory
+from scripts.bench.pages import measure_pages
 from scripts.bench.shapes import measure_shapes
 from tests.services import make_workspace
 
@@ -21,6 +22,7 @@ PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "list": measure_listing,
     "bookkeeping": measure_bookkeeping,
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
+    "pages": measure_pages,
     "shapes": measure_shapes,
 }
 _ON_DEMAND = {"shapes"}  # minutes, for a figure that rarely changes

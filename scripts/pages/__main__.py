@@ -41,6 +41,12 @@ def _look(folder: Path, stack: ExitStack) -> None:
     uuids = views.check_tasks(runs.tasks)
     views.draw("tasks")
     views.check_search(runs.tasks[0].run_id, runs.tasks)
+    states = runs.states
+    views.check_runs(states)
+    views.draw("runs")
+    (failing,) = (run_id for run_id, state in states.items() if state == "failed")
+    views.check_run(failing, ["failed", "ForbiddenError", "BrokenStageError", "Try again what failed"])
+    views.draw("run")
     failed = next(task for task in runs.tasks if task.state == "FAILURE")
     views.check_task(
         uuids["FAILURE"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -87,6 +88,12 @@ class Runs:
         self._trouble = fleet.front.rule = _SourceTrouble(fleet.maker)
         self.tasks: list[ShownTask] = []
         self._submitted: list[str] = []
+
+    @property
+    def states(self) -> dict[str, str]:
+        """How each run ended, by its id, the newest first."""
+        lines = self._shell.run("stagefleet runs list --json").splitlines()
+        return {run["run"]: run["state"] for run in map(json.loads, lines)}
 
     def submit(self) -> None:
         """Start two copies of the same stage, before anybody works: the later one finds it there."""

@@ -27,6 +27,11 @@ const names = [...document.querySelectorAll('.dataTables_scrollHead th')].map(he
 const read = row => Object.fromEntries([...row.cells].map((cell, place) => [names[place], cell.innerText]));
 return [...document.querySelectorAll('#tasks-table tbody tr[id]')].map(read);
 """
+_RUNS = """
+return [...document.querySelectorAll('#runs-table tbody tr')].map(
+    row => [row.cells[0].innerText.trim(), row.cells[2].innerText.trim()]);
+"""
+_IS_LIVE = "return document.getElementById('live-text').innerText.startsWith('Live')"
 _CUT_OFF = """
 const edge = document.querySelector('.dataTables_scrollBody').getBoundingClientRect().right + 1;
 return [...document.querySelectorAll('.dataTables_scrollHead th')].filter(
@@ -132,6 +137,22 @@ class Views:
             lambda rows: wanted == Counter(map(_task_of, rows)),
         )
         claim("a search for a run finds its tasks")
+
+    def check_runs(self, expected: Mapping[str, str]) -> None:
+        """See that the page of runs lists these, each in its state, and no others."""
+        self._open("runs")
+        shown = self._browser.wait_for(_RUNS, "there are runs")
+        problems = [] if dict(expected) == dict(shown) else [f"it shows {shown} and not {dict(expected)}"]
+        claim(f"{len(expected)} runs, each in its state", *problems)
+        self._check_secrets("the runs' page")
+
+    def check_run(self, run_id: str, parts: Sequence[str]) -> None:
+        """See that a run's page shows these parts."""
+        self._open(f"runs/{run_id}")
+        self._browser.wait_for(_IS_LIVE, "the run is shown")
+        text = self._browser.run("return document.querySelector('main').innerText")
+        claim("a run's own page tells what failed and why", *(part for part in parts if part not in text))
+        self._check_secrets("a run's page")
 
     def check_task(self, uuid: str, expected: Mapping[str, str]) -> None:
         """See that a task's own page shows these details."""

@@ -49,6 +49,17 @@ def test_an_answer_is_asked_for_again_when_it_is_old(monkeypatch):
     run(test)
 
 
+def test_an_answer_that_is_not_whole_is_asked_for_again_at_once():
+    async def test(reads: SharedReads) -> None:
+        answers = [1, 2, 3]
+        for expected in (1, 2, 2):
+            assert expected == await reads.shared(
+                "q", lambda: answers.pop(0), is_whole=lambda found: found > 1
+            )
+
+    run(test)
+
+
 def test_all_are_told_of_a_failure_and_the_next_one_asks_again(monkeypatch):
     monkeypatch.setattr(shared_reads, "FRESH_SECONDS", 0)
 
