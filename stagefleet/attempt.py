@@ -18,7 +18,7 @@ from stagefleet.leases import NO_LEASE, TOLD_SECONDS, Lease, LeaseRenewer, Renew
 from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
 from stagefleet.runs.ledger import Claim, RenewalResult, WorkerLedger
-from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, WaitReason
+from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, ItemTransfer, WaitReason
 from stagefleet.settings import RunSettings
 
 SomeOperation = TypeVar("SomeOperation", bound=Operation)
@@ -151,6 +151,9 @@ _MARGIN_SECONDS = 1.0
 _MARGIN_SHARE = 6
 """Limit of the margin, as a fraction of the lease: a short lease must not be lost when it begins."""
 
+_MOST_TRANSFERS = 16
+"""Transfers that one process reports: a heartbeat is small."""
+
 _log = EventLogger(__name__)
 
 
@@ -168,6 +171,17 @@ class ItemLease(RenewedLease):
         self._waits_lock = Lock()
         self._waits = 0
         self._wait_began_at = self._waited_seconds = 0.0
+        self._moved_bytes = self._expected_bytes = 0
+
+    @property
+    def transfer(self) -> ItemTransfer:
+        """The bytes of large content that this attempt moves."""
+        return ItemTransfer(self.claim.run_id, self.claim.index, self._moved_bytes, self._expected_bytes)
+
+    def note_bytes(self, moved: int, expected: int = 0) -> None:
+        with self._waits_lock:
+            self._moved_bytes += moved
+            self._expected_bytes += expected
 
     def check(self) -> None:
         if self.is_cancelled:
@@ -257,6 +271,13 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
             yield lease
         finally:
             self.discard([lease])
+
+    def transfers(self) -> tuple[ItemTransfer, ...]:
+        """Return what the attempts here move now, of those with large content; the largest first."""
+        found = [lease.transfer for lease in self.held]
+        return tuple(
+            sorted((transfer for transfer in found if transfer.expected), key=lambda of: -of.expected)
+        )[:_MOST_TRANSFERS]
 
     def stop_all(self) -> None:
         """Make every lease report that the worker has to stop."""

@@ -55,7 +55,7 @@ TOLD_SECONDS = 3.0
 
 @runtime_checkable
 class WaitReportingLease(Lease, Protocol):
-    """A lease that also counts its waits, and reports those of `TOLD_SECONDS` to the run's observers."""
+    """A lease that also counts its waits, and reports those of `TOLD_SECONDS` and moved bytes to observers."""
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
         """Report a wait of some seconds at most while the block lasts; "" as the host if it is for none.
@@ -63,6 +63,15 @@ class WaitReportingLease(Lease, Protocol):
         Raises:
             WaitTooLongError: The item has waited too long in this attempt.
         """
+
+    def note_bytes(self, moved: int, expected: int = 0) -> None:
+        """Note bytes of large content that were moved, or that will be."""
+
+
+def note_bytes(lease: Lease, moved: int, expected: int = 0) -> None:
+    """Note moved and expected bytes if the lease takes reports."""
+    if isinstance(lease, WaitReportingLease):
+        lease.note_bytes(moved, expected)
 
 
 def waiting(lease: Lease, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
@@ -349,6 +358,9 @@ class ChildLease:
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
         return waiting(self._lease, seconds, host, text)
+
+    def note_bytes(self, moved: int, expected: int = 0) -> None:
+        note_bytes(self._lease, moved, expected)
 
 
 class LeaseBoundThreads:

@@ -16,13 +16,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from stagefleet.attempt import AttemptCounters
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.heartbeat_files import LIFE_SECONDS, HeartbeatFile, machine_hash
 from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import HeartbeatLedger
-from stagefleet.runs.models import WorkerInfo
+from stagefleet.runs.models import ItemTransfer, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import WorkerSettings, load_settings
 
@@ -43,6 +44,7 @@ class Heartbeat:
         on_stalled: Called once when the loop has stood still although Redis answers.
         file: Tells a health check here of the heartbeat; None if nothing does.
         counts: Counts of attempts, for the fleet's metrics; None if nothing counts.
+        transfers: Returns what the attempts here move, for people who watch.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Heartbeat:
         on_stalled: Callable[[], None],
         file: HeartbeatFile | None = None,
         counts: AttemptCounters | None = None,
+        transfers: Callable[[], tuple[ItemTransfer, ...]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._transfers = transfers
         self._heartbeats = heartbeats
         self._worker = worker
         self._on_stalled = on_stalled
@@ -93,7 +97,8 @@ class Heartbeat:
         """Send a heartbeat with what was counted; what cannot be sent goes with the next one."""
         counts = self._counts.take()
         try:
-            self._heartbeats.beat(self._worker, seconds=seconds, counts=counts)
+            worker = replace(self._worker, transfers=self._transfers())
+            self._heartbeats.beat(worker, seconds=seconds, counts=counts)
         except Exception:
             self._counts.put_back(counts)
             raise

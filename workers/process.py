@@ -102,6 +102,7 @@ class _Process:
             on_stalled=lambda: os.kill(os.getpid(), STOP_SIGNALS[0]),
             file=HeartbeatFile(settings.worker.name, settings.redis_url or "", settings.key_prefix),
             counts=context.renewer.counts,
+            transfers=context.renewer.transfers,
         )
         reaper = Reaper(context.ledger, info.name, sweep_seconds=settings.runs.sweep_seconds)
         self._beating = PeriodicThread("heartbeat", self._heartbeat.beat, seconds=BEAT_SECONDS)

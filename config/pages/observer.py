@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from stagefleet.errors import RunNotFoundError, UsageError
@@ -70,15 +71,7 @@ class RunObserver:
         document = {
             "run": run_row(run),
             "figures": figures.as_json(),
-            "claimed": [
-                {
-                    "item": item.item,
-                    "host": item.host,
-                    "worker": item.worker,
-                    "leased_until": item.leased_until,
-                }
-                for item in claimed
-            ],
+            "claimed": [asdict(item) for item in claimed],
         }
         return figures.has_all, _encoded(document)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stagefleet.attempt import Attempt
 from stagefleet.errors import ImageInUseError, LockTimeoutError
-from stagefleet.leases import Lease, waiting
+from stagefleet.leases import Lease, note_bytes, waiting
 from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_label
 from stagefleet.logs import EventLogger
 from stagefleet.names import Digest, StageId, StorageAddress
@@ -44,6 +44,9 @@ class StageLock:
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
         return waiting(self.lease, seconds, host, text)
+
+    def note_bytes(self, moved: int, expected: int = 0) -> None:
+        note_bytes(self.lease, moved, expected)
 
 
 class StageLocks:

@@ -362,6 +362,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemTransfer:
+    """Bytes of large content that an attempt has moved, of the expected ones; a retry counts again."""
+
+    run_id: str
+    index: int
+    moved: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """A live worker process; its unique name is `worker-PID@NAME-PLACE-RANDOM`."""
 
@@ -369,3 +379,4 @@ class WorkerInfo:
     slots: int
     queues: tuple[str, ...]
     version: WriterVersion = field(default_factory=own_version)
+    transfers: tuple[ItemTransfer, ...] = ()

@@ -12,7 +12,8 @@ from stagefleet.errors import UsageError
 from stagefleet.names import split_host
 from stagefleet.redaction import quoted
 from stagefleet.redis_client import connect_redis
-from stagefleet.runs.models import Outcome, Run, RunState
+from stagefleet.runs.models import ItemTransfer, Outcome, Run, RunState
+from stagefleet.runs.redis_ledger import RedisHeartbeatLedger
 from stagefleet.runs.redis_runs import RedisRuns
 from stagefleet.runs.snapshots import read_runs
 from stagefleet.settings import Settings
@@ -62,12 +63,17 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedItem:
-    """An item that a worker has; `leased_until` is in seconds since 1970 on the ledger's clock."""
+    """An item that a worker has; `leased_until` is in seconds since 1970 on the ledger's clock.
+
+    With large content, `moved` bytes of the `expected` ones had gone at the worker's last heartbeat.
+    """
 
     item: str
     host: str | None
     worker: str
     leased_until: float
+    moved: int = 0
+    expected: int = 0
 
 
 class RunReader:
@@ -80,6 +86,7 @@ class RunReader:
     def __init__(self, client: redis.Redis, *, prefix: str, settings: Settings) -> None:
         self._client = client
         self._runs = RedisRuns(client, prefix=prefix, settings=settings.runs)
+        self._heartbeats = RedisHeartbeatLedger(client, self._runs.scripts, prefix=prefix)
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> Self:
@@ -129,10 +136,18 @@ class RunReader:
     def claimed(self, run_id: str) -> list[ClaimedItem]:
         """Read the items that workers have now, at most some hundred, those first that end first."""
         rows: list[list[Any]] = self._runs.scripts.call("claimed", run_id, _CLAIMED_ITEMS)
-        return [_claimed_item(*row) for row in rows]
+        moving = {
+            (transfer.run_id, transfer.index): transfer
+            for worker in (self._heartbeats.workers() if rows else ())
+            for transfer in worker.transfers
+        }
+        return [_claimed_item(moving.get((run_id, index)), *row) for index, *row in rows]
 
 
-def _claimed_item(item: bytes, claim: bytes, leased_until_ms: int) -> ClaimedItem:
+def _claimed_item(
+    transfer: ItemTransfer | None, item: bytes, claim: bytes, leased_until_ms: int
+) -> ClaimedItem:
     name, host = split_host(item.decode(errors="replace"))
     _fence, _nonce, worker = [*claim.decode(errors="replace").split(" ", 2), "", "", ""][:3]
-    return ClaimedItem(name, host, worker, leased_until_ms / 1000)
+    moved, expected = (transfer.moved, transfer.expected) if transfer else (0, 0)
+    return ClaimedItem(name, host, worker, leased_until_ms / 1000, moved, expected)

@@ -10,6 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -312,6 +313,7 @@ class RedisHeartbeatLedger:
             redis_client.milliseconds(seconds),
             version.release,
             version.schema,
+            json.dumps([astuple(transfer) for transfer in worker.transfers]) if worker.transfers else "",
             *itertools.chain.from_iterable((number, name) for name, number in counts.items()),
         )
 
@@ -344,6 +346,10 @@ def worker_of(name: bytes, entry: bytes, now_ms: float) -> models.WorkerInfo | N
             slots=int(document["slots"]),
             queues=tuple(map(str, document["queues"])),
             version=WriterVersion.read(document.get("release"), document.get("schema")),
+            transfers=tuple(
+                models.ItemTransfer(str(run), int(index), int(moved), int(expected))
+                for run, index, moved, expected in document.get("transfers", ())
+            ),
         )
     except (ValueError, KeyError, TypeError):
         return None

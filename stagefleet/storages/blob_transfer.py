@@ -13,10 +13,11 @@ from threading import Event, Lock
 from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
 from stagefleet.errors import ForbiddenError, RegistryError, RegistryUnreachableError, StagefleetError
-from stagefleet.leases import SLICE_SECONDS, Lease, current_lease
+from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, note_bytes
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
+from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.threads import Call
 from stagefleet.registry.upload_facts import WHOLE_CONFIG_BYTES
 from stagefleet.registry.upload_sessions import SessionStore, Upload
@@ -31,6 +32,7 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _WHOLE_SECONDS = 24 * 3600.0
 _LEARN_SECONDS = 2.0
+_LARGE_BYTES = 8 * 1024 * 1024  # smaller ones are through before anybody looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,7 @@ class BlobTransfer:
             return self._client.upload_blob(
                 self._destination,
                 blob,
-                lambda: self._source.open_blob(blob, lease=current_lease(), on_bytes=self._renew),
+                partial(self._open, blob),
                 mount_from=mount_from,
                 lease=lease,
                 await_turn=partial(self._wait_for_config, lease),
@@ -256,6 +258,19 @@ class BlobTransfer:
         with suppress(StagefleetError):  # then nobody goes on with it
             self._shared_state.keep_session(self._destination, blob.digest, address)
 
+    def _open(self, blob: Descriptor) -> BlobSource:
+        """Open a blob for one try; a large one is reported while it is read."""
+        is_large = blob.size >= _LARGE_BYTES
+        if is_large:
+            note_bytes(self._lease, 0, blob.size)
+
+        def count(size: int) -> None:
+            if is_large:
+                note_bytes(self._lease, size)
+            self._renew()
+
+        return self._source.open_blob(blob, lease=current_lease(), on_bytes=count)
+
     def _tell(self) -> None:
         """Report sent blobs to the shared state."""
         with self._lock:
@@ -265,7 +280,7 @@ class BlobTransfer:
             self._sent = [digest for digest in self._sent if digest not in sent]
             self._leased = [digest for digest in self._leased if digest not in sent]
 
-    def _renew(self, _count: int = 0) -> None:
+    def _renew(self) -> None:
         """Extend the sender's leases now and then, while bytes flow."""
         with self._lock:
             if time.monotonic() - self._renewed_at < _RENEWAL_SECONDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stagefleet.runs.models import WorkerInfo
+from stagefleet.runs.models import ItemTransfer, WorkerInfo
 from tests.contract.ledgers import LedgerHarness
 
 
@@ -20,6 +20,14 @@ class TestWorkers:
         harness.staff(2, "delete")
 
         assert [WorkerInfo("host:1", 2, ("delete",))] == harness.ledger.heartbeats.workers()
+
+    def test_a_beat_tells_what_the_worker_moves(self, harness: LedgerHarness):
+        moving = (ItemTransfer("0a0a0a0a", 7, 3_000_000_000, 2**40), ItemTransfer("0b0b0b0b", 0, 0, 1))
+        worker = WorkerInfo("host:1", 4, ("copy",), transfers=moving)
+        harness.ledger.heartbeats.beat(worker, seconds=20)
+        assert [worker] == harness.ledger.heartbeats.workers()
+        harness.staff(4, "copy")
+        assert [()] == [found.transfers for found in harness.ledger.heartbeats.workers()]
 
     def test_one_that_falls_silent_is_gone(self, harness: LedgerHarness):
         harness.staff(4, seconds=20)

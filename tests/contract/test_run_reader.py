@@ -9,7 +9,7 @@ import pytest
 from stagefleet.errors import UsageError
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs import reader as readers
-from stagefleet.runs.models import ItemState, Outcome, RunSpec, RunState
+from stagefleet.runs.models import ItemState, ItemTransfer, Outcome, RunSpec, RunState, WorkerInfo
 from stagefleet.runs.reader import RunFilter, RunReader
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings, Settings
@@ -132,6 +132,16 @@ def test_claimed_items_name_their_workers(ledger, reader):
     assert (None, "host-1") == (found["a"].host, found["b"].host)
     run = ledger.run(run_id)
     assert all(run.now_at < item.leased_until <= run.now_at + 60 for item in found.values())
+
+
+def test_claimed_items_tell_the_bytes_that_their_worker_told(ledger, reader):
+    run_id = start(ledger, "large", "small")
+    for index in range(2):
+        ledger.claim(run_id, index, "worker-1@one")
+    moving = (ItemTransfer(run_id, 0, 5, 9), ItemTransfer("0000000000ff", 1, 7, 7))
+    ledger.heartbeats.beat(WorkerInfo("worker-1@one", 4, ("copy",), transfers=moving), seconds=60)
+    found = {item.item: (item.moved, item.expected) for item in reader.claimed(run_id)}
+    assert {"large": (5, 9), "small": (0, 0)} == found
 
 
 def test_a_page_of_ten_thousand_runs_costs_as_many_commands_as_one_of_a_hundred(client, reader):

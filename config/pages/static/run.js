@@ -120,6 +120,7 @@
         `and ${pages.number(run.failed - figures.failures.length)} more: stagefleet runs show ${run.run} --failed`, 'nothing'));
     }
     pages.table(byId('workers'), [['Worker', row => row.worker], item,
+      ['Large layers', row => row.expected ? `${pages.bytes(row.moved)} of ${pages.bytes(row.expected)}` : '', 'end'],
       ['Has it until', row => pages.time(row.leased_until)]], claimed, 'No item is under way.');
     showHosts(run, figures);
     pages.table(byId('slowest'), [item, ['Took', row => pages.duration(row.seconds), 'end'],

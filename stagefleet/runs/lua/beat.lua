@@ -1,5 +1,6 @@
 -- Record a worker's heartbeat, and count the live slots of each queue again.
 -- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off), release, schema version,
+--       transfers (JSON list of [run, index, moved, expected bytes], '' for none),
 --       (number, counter)... of what the worker has counted since its last beat.
 -- Unreadable data, an entry of another version or a damaged run, is skipped.
 local name, span = ARGV[3], integer(ARGV[6])
@@ -8,7 +9,7 @@ write_at_maxmemory()
 if span > 0 then
   redis.call('HSET', workers, name,
     cjson.encode({ slots = integer(ARGV[4]), queues = cjson.decode(ARGV[5]), ['until'] = now + span,
-      release = ARGV[7], schema = ARGV[8] }))
+      release = ARGV[7], schema = ARGV[8], transfers = ARGV[9] ~= '' and cjson.decode(ARGV[9]) or nil }))
 else
   redis.call('HDEL', workers, name)
 end
@@ -36,5 +37,5 @@ for queue, live in pairs(slots) do
   end
   for _, run in ipairs(redis.call('ZRANGE', P .. 'live:' .. queue, 0, 99)) do pcall(release, run) end
 end
-for n = 9, #ARGV, 2 do count(integer(ARGV[n]), string.match(ARGV[n + 1], '^(%S+) (.*)$')) end
+for n = 10, #ARGV, 2 do count(integer(ARGV[n]), string.match(ARGV[n + 1], '^(%S+) (.*)$')) end
 return 1

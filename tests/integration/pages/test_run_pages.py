@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stagefleet.runs.models import ErrorInfo, ItemState, RunSpec
+from stagefleet.runs.models import ErrorInfo, ItemState, ItemTransfer, RunSpec, WorkerInfo
 from tests.integration.pages.conftest import MARKUP, VIEWER, Pages, Runs
 
 ROWS = """
@@ -52,6 +52,17 @@ def test_a_run_under_way(pages: Pages, runs: Runs):
     cells = listed(pages, run_id)
     assert ["running", "1 of 4", "0"] == cells[2:5]
     assert "429 Too Many Requests" in cells[6]
+
+
+def test_what_workers_move_of_large_layers(pages: Pages, runs: Runs):
+    run_id = runs.start("a")
+    assert runs.ledger.claim(run_id, 0, "worker-7@builder-1")
+    moving = (ItemTransfer(run_id, 0, 512 * 1024 * 1024, 3 * 1024**3),)
+    worker = WorkerInfo("worker-7@builder-1", 4, ("copy",), transfers=moving)
+    runs.ledger.heartbeats.beat(worker, seconds=60)
+    assert "512.0 MiB of 3.0 GiB" in pages.show_run(run_id, "running")
+    runs.ledger.heartbeats.beat(worker, seconds=0)
+    runs.ledger.cancel(run_id)
 
 
 def test_a_run_goes_on_without_a_reload(pages: Pages, runs: Runs):

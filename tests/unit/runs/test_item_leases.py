@@ -1,5 +1,7 @@
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import redis
@@ -12,6 +14,8 @@ from stagefleet.errors import (
     RedisUnreachableError,
     SettingsError,
 )
+from stagefleet.leases import NO_LEASE, ChildLease, note_bytes
+from stagefleet.locks.stage_locks import StageLock
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.settings import RunSettings
 
@@ -196,3 +200,24 @@ def test_a_write_does_not_start_on_a_lease_that_redis_does_not_renew(error):
     """R8: a write starts on no lease that cannot be renewed, whatever the reason: the item is another's."""
     with renewer(Bench(error)).renewing(claim(seconds=10)) as lease, pytest.raises(LeaseLostError):
         lease.require(15)
+
+
+def test_bytes_of_large_content_are_told_by_item_the_largest_first():
+    renewer = ItemLeaseRenewer(Bench(), RunSettings())  # type: ignore[arg-type]  # it renews alone
+    with ExitStack() as stack:
+        small, *large = (stack.enter_context(renewer.renewing(numbered(index))) for index in range(20))
+        for number, lease in enumerate(large, start=1):
+            child = ChildLease(StageLock(lease, (), has_waited=False))  # as the reader of a blob has it
+            note_bytes(child, 0, number * 100)
+            note_bytes(child, number)
+        note_bytes(NO_LEASE, 1, 1)  # outside of a run nobody is told
+        told = renewer.transfers()
+        assert [(19, 1900), (18, 1800)] == [(item.moved, item.expected) for item in told[:2]]
+        assert (16, False) == (len(told), small.transfer in told)
+        assert {("run", 19)} == {(item.run_id, item.index) for item in told[:1]}
+    assert () == renewer.transfers(), "what has ended moves nothing"
+    renewer.close()
+
+
+def numbered(index):
+    return replace(claim(), index=index)

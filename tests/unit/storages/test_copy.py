@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -21,6 +22,7 @@ from stagefleet.names import Digest, Reference, StageId
 from stagefleet.records.image import make_placeholder
 from stagefleet.runs.models import ItemState, Outcome
 from stagefleet.runs.snapshots import encode_outcome
+from stagefleet.storages import blob_transfer
 from stagefleet.storages.blob_transfer import BlobTransfer
 
 BASE, OWN = b"base layer", b"own layer"
@@ -70,6 +72,32 @@ def test_bytes_count_what_was_sent_and_nothing_else(fakes):
     sent = fakes.copy(first).bytes
     assert sent > len(BASE) + len(OWN)
     assert 0 == fakes.copy(second).bytes
+
+
+class Telling:
+    """A lease that adds up the bytes that it is told of."""
+
+    def __init__(self) -> None:
+        self.moved = self.expected = 0
+
+    def check(self) -> None: ...
+
+    def require(self, seconds: float) -> None: ...
+
+    def waiting(self, seconds: float, host: str, text: str):
+        return nullcontext()
+
+    def note_bytes(self, moved: int, expected: int = 0) -> None:
+        self.moved += moved
+        self.expected += expected
+
+
+def test_bytes_of_a_large_layer_are_told_while_it_is_sent_and_of_small_ones_none(fakes, monkeypatch):
+    monkeypatch.setattr(blob_transfer, "_LARGE_BYTES", 1000)
+    lease = Telling()
+    stage_id, _ = push(fakes, layers=(BASE, b"large" * 1000))
+    fakes.copy(stage_id, lease=lease)
+    assert (5000, 5000) == (lease.moved, lease.expected)
 
 
 def test_a_layer_twice_in_an_image_is_sent_once(fakes):

@@ -9,7 +9,7 @@ import pytest
 
 from stagefleet.attempt import AttemptCounters
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.runs.models import WorkerInfo
+from stagefleet.runs.models import ItemTransfer, WorkerInfo
 from stagefleet.testing import MemoryLedger
 from stagefleet.testing.memory_runs import MemoryHeartbeatLedger
 from workers.health import STALLED_SECONDS, Heartbeat, count_workers
@@ -56,6 +56,15 @@ def test_a_heartbeat_makes_the_worker_visible_until_it_signs_off():
     assert (1, 0) == (count_workers(ledger.heartbeats, "here"), count_workers(ledger.heartbeats, "elsewhere"))
     heartbeat.sign_off()
     assert [] == ledger.heartbeats.workers()
+
+
+def test_a_heartbeat_tells_what_the_worker_moves_then():
+    ledger, moving = MemoryLedger(), [ItemTransfer("run", 0, 1, 2)]
+    heartbeat = Heartbeat(ledger.heartbeats, INFO, on_stalled=lambda: None, transfers=lambda: tuple(moving))
+    for _ in range(2):
+        heartbeat.beat()
+        assert [tuple(moving)] == [worker.transfers for worker in ledger.heartbeats.workers()]
+        moving.clear()
 
 
 def test_a_loop_that_stands_still_while_redis_answers_is_reported_once():
