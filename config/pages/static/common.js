@@ -133,7 +133,7 @@ const fleetPages = (() => {
     document.getElementById('live-dot').className = `status-dot ${text ? 'status-dot-error' : 'status-dot-live'}`;
   }
 
-  /* Call `look` again and again: it resolves to true where it wants to be called soon, to null to stop. */
+  /* Call `look` again and again: it resolves to true where it lacks something, has said so and wants to be called soon. */
   function poll(look) {
     let timer = null, failures = 0, shownAt = null, running = false;
     async function step() {
@@ -146,8 +146,8 @@ const fleetPages = (() => {
         failures = 0;
         shownAt = Date.now() / 1000;
         showProblem('');
-        document.getElementById('live-text').textContent = `Live, ${time(shownAt)}`;
-        pause = soon === null ? null : soon ? BEHIND_MS : POLL_MS;
+        if (!soon) document.getElementById('live-text').textContent = `Live, ${time(shownAt)}`;
+        pause = soon ? BEHIND_MS : POLL_MS;
       } catch (error) {
         failures += 1;
         pause = Math.min(LONGEST_PAUSE_MS, POLL_MS * 2 ** Math.min(failures - 1, 3));

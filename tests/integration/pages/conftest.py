@@ -19,6 +19,7 @@ from tests.services import RedisServer
 
 OPERATOR = ("me", "hunter2")
 VIEWER = ("see", "only-look")
+_SECONDS = 120
 MARKUP = "<img src=x onerror=\"document.title='rendered'\">&lt;b&gt;"
 
 
@@ -83,7 +84,7 @@ class Pages:
         self.browser.open(f"{self.address}/{path}")
 
     def wait_for(self, script: str, what: str, accept: Callable[[Any], bool] = bool) -> Any:
-        return self.browser.wait_for(script, what, accept)
+        return self.browser.wait_for(script, what, accept, seconds=_SECONDS)
 
     def text_of(self, element: str) -> str:
         return str(self.browser.run(f"return document.querySelector({element!r}).innerText"))
