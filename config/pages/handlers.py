@@ -22,7 +22,7 @@ from stagefleet import errors
 from stagefleet.logs import EventLogger
 from stagefleet.operations.catalog import OPERATIONS
 from stagefleet.redaction import quoted
-from stagefleet.runs.models import ItemState, Run
+from stagefleet.runs.models import ItemState, Run, RunState
 from stagefleet.runs.reader import PAGE_RUNS
 
 _log = EventLogger(__name__)
@@ -82,7 +82,8 @@ class RunsPageHandler(_PageHandler):
 
     @authenticated
     def get(self) -> None:
-        self._render("runs.html", operations=sorted(OPERATIONS))
+        states = [state for state in RunState if state is not RunState.UNREADABLE]
+        self._render("runs.html", operations=sorted(OPERATIONS), states=states)
 
 
 class RunPageHandler(_PageHandler):

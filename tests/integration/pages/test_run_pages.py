@@ -230,6 +230,34 @@ def test_the_list_is_filtered(pages: Pages, runs: Runs):
     runs.ledger.cancel(odd)
 
 
+def test_each_filter_that_is_offered_is_taken(pages: Pages, runs: Runs):
+    live = runs.start("a")
+    ended = runs.start()
+    pages.open("runs")
+    pages.wait_for(ROWS, "there are runs")
+    options = "[...document.querySelector('[name=state]').options]"
+    offered = pages.browser.run(f"return {options}.map(option => option.value)")
+    assert len(offered) >= 7
+    for value in offered:
+        states = set(value.split(",")) if value else set()
+        pages.browser.run(
+            f"const list = document.querySelector('[name=state]'); list.value = '{value}';"
+            "list.dispatchEvent(new Event('input', {bubbles: true}))"
+        )
+
+        def fit(rows: list[list[str]], states: set[str] = states) -> bool:
+            shown = {row[0]: row[2] for row in rows}
+            return (
+                (not states or states.issuperset(shown.values()))
+                and (live in shown) == (not states or "running" in states)
+                and (ended in shown) == (not states or "succeeded" in states)
+            )
+
+        pages.wait_for(ROWS, f"only runs that are {value or 'there'}", fit)
+        assert "" == pages.browser.run("return document.getElementById('problem').innerText")
+    runs.ledger.cancel(live)
+
+
 def test_flower_s_bar_leads_to_the_runs(pages: Pages):
     pages.open("workers")
     links = "[...document.querySelectorAll('.app-nav .nav-link')]"
