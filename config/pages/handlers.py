@@ -91,7 +91,7 @@ class RunPageHandler(_PageHandler):
 
     @authenticated
     def get(self, run_id: str) -> None:
-        self._render("run.html", run_id=run_id, changes=self.services.observer.changes())
+        self._render("run.html", run_id=run_id)
 
 
 class _FlowerPageHandler(_RunsHandler):

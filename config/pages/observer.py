@@ -125,6 +125,18 @@ class RunObserver:
         self._fleet.cancel(run_id, now=body.get("now", False))
         return self.run(run_id)[1]
 
+    def pause(self, run_id: str, body: dict[str, Any]) -> bytes:
+        """Let no item of a run start any more."""
+        _check_fields(body, {})
+        self._fleet.pause(run_id)
+        return self.run(run_id)[1]
+
+    def resume(self, run_id: str, body: dict[str, Any]) -> bytes:
+        """Let the items of a paused run start again."""
+        _check_fields(body, {})
+        self._fleet.resume(run_id)
+        return self.run(run_id)[1]
+
     def retry(self, run_id: str, body: dict[str, Any]) -> bytes:
         """Start a new run of what failed or was cancelled in a finished one, and return it."""
         _check_fields(body, {"parallel": int})
@@ -133,7 +145,7 @@ class RunObserver:
 
     def changes(self) -> dict[str, Callable[[str, dict[str, Any]], bytes]]:
         """Return what can be done to a run, by the last part of its address."""
-        return {"cancel": self.cancel, "retry": self.retry}
+        return {"cancel": self.cancel, "pause": self.pause, "resume": self.resume, "retry": self.retry}
 
     def _figures_of(self, run_id: str) -> RunFigures:
         with self._figures_lock:

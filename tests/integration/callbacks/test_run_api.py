@@ -175,6 +175,18 @@ def test_a_run_is_cancelled_and_its_leftovers_are_tried_again(call, ledger):
     assert 404 == call("POST", f"/{run_id}/explode", {}).status_code
 
 
+def test_a_run_is_paused_and_resumed(call, ledger):
+    run_id = start(ledger, "a")
+    for _ in range(2):  # a repeat changes nothing
+        assert "paused" == call("POST", f"/{run_id}/pause", {}).json()["state"]
+    assert [run_id] == [run["run"] for run in call("GET", "?operation=untaken&state=paused").json()["runs"]]
+    assert "running" == call("POST", f"/{run_id}/resume", {}).json()["state"]
+    assert "x: there is no such field" in told(call("POST", f"/{run_id}/pause", {"x": 1}))
+    finish(ledger, run_id, 0, ItemState.SUCCEEDED)
+    assert 400 == call("POST", f"/{run_id}/pause", {}).status_code
+    assert 404 == call("POST", "/0000000000ff/resume", {}).status_code
+
+
 def test_a_wait_ends_with_the_run_or_with_its_time(call, ledger):
     run_id = start(ledger, "a")
     assert "running" == call("GET", f"/{run_id}/wait?timeout=0").json()["state"]
@@ -226,7 +238,11 @@ def test_a_viewer_reads_and_changes_nothing_on_any_route(call, flower, ledger):
     own = [entry[0] for entry in handlers if isinstance(entry, tuple) and entry[0].startswith("/api/")]
     assert len(own) > 15
     paths = [path.replace("(.+)", "x").replace("(.*)", "x") for path in own]
-    for path in (*paths, "/api/runs", *(f"/api/runs/{run_id}/{name}" for name in ("cancel", "retry"))):
+    for path in (
+        *paths,
+        "/api/runs",
+        *(f"/api/runs/{run_id}/{name}" for name in ("cancel", "pause", "resume", "retry")),
+    ):
         answer = requests.post(flower + path, json={}, auth=VIEWER, timeout=SECONDS)
         assert (403, True) == (answer.status_code, "may only look" in answer.text), path
     assert "running" == call("GET", f"/{run_id}").json()["state"]
@@ -237,7 +253,7 @@ def test_without_the_login_nothing_is_shown(call, flower):
     for login in (None, ("me", "guess"), ("see", "hunter2")):
         for path in ("", "/a", "/a/figures", "/a/outcomes", "/a/wait"):
             assert 401 == call("GET", path, auth=login).status_code
-        for path in ("", "/a/cancel", "/a/retry"):
+        for path in ("", "/a/cancel", "/a/pause", "/a/resume", "/a/retry"):
             assert 401 == call("POST", path, {}, auth=login).status_code
         for page in ("runs", "runs/a"):
             assert 401 == requests.get(f"{flower}/{page}", auth=login, timeout=SECONDS).status_code

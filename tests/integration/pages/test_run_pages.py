@@ -48,7 +48,7 @@ def test_a_run_under_way(pages: Pages, runs: Runs):
         "written to",
     ):
         assert part in text
-    assert ["Cancel", "Cancel now"] == pages.buttons()
+    assert ["Cancel", "Cancel now", "Pause"] == pages.buttons()
     cells = listed(pages, run_id)
     assert ["running", "1 of 4", "0"] == cells[2:5]
     assert "429 Too Many Requests" in cells[6]
@@ -108,6 +108,22 @@ def test_a_run_that_is_cancelled(pages: Pages, runs: Runs):
     assert "1 cancelled" in pages.show_run(done, "cancelled")
     assert ["Try again what failed"] == pages.buttons()
     assert "cancelled" == listed(pages, done)[2]
+
+
+def test_a_run_that_is_paused_goes_on_when_it_is_resumed(pages: Pages, runs: Runs):
+    run_id = runs.start("a", "b")
+    assert runs.ledger.claim(run_id, 0, "worker-7@builder-1")
+    pages.show_run(run_id, "running")
+    pages.browser.run("document.querySelector('[data-action=pause]').click()")
+    pages.wait_for("return document.getElementById('state').innerText === 'paused'", "it is paused")
+    assert ["Cancel", "Cancel now", "Resume"] == pages.buttons()
+    assert "paused" == listed(pages, run_id)[2]
+    assert None is runs.ledger.claim(run_id, 1, "worker-7@builder-1")
+    pages.show_run(run_id, "paused")
+    pages.browser.run("document.querySelector('[data-action=resume]').click()")
+    pages.wait_for("return document.getElementById('state').innerText === 'running'", "it goes on")
+    runs.finish(run_id, 1)
+    runs.ledger.cancel(run_id)
 
 
 def test_a_run_that_succeeded(pages: Pages, runs: Runs):
