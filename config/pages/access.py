@@ -17,7 +17,7 @@ _LOOKING_PATHS = ("/tasks/datatable",)
 
 
 class LoginKind(StrEnum):
-    """What a login may do."""
+    """Kind of a login, by its rights."""
 
     OPERATOR = "operator"
     VIEWER = "viewer"

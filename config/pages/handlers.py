@@ -40,7 +40,7 @@ _PAGE_POLICY = (
 
 
 class Services(NamedTuple):
-    """What the handlers of one server share."""
+    """Services that the handlers of one server share."""
 
     access: Access
     observer: RunObserver
@@ -58,7 +58,7 @@ class _RunsHandler(BaseHandler):  # type: ignore[misc]  # Flower ships no types
 
     @property
     def login_kind(self) -> LoginKind:
-        """What the login of the request may do."""
+        """The kind of the request's login."""
         return self.services.access.kind_of(self.request)
 
 
@@ -143,7 +143,7 @@ class _ApiHandler(_RunsHandler):
 
     def write_error(self, status_code: int, **about: Any) -> None:
         error = about.get("exc_info", (None, None))[1]
-        status, kind, message = _told(error, status_code)
+        status, kind, message = _answer_of(error, status_code)
         self.set_status(status)
         if status == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Basic realm="flower"')
@@ -299,7 +299,7 @@ class RefusalHandler(BaseHandler):  # type: ignore[misc]  # Flower ships no type
             )
 
 
-def _told(error: BaseException | None, status: int) -> tuple[int, str, str]:
+def _answer_of(error: BaseException | None, status: int) -> tuple[int, str, str]:
     """Return status, type and message of an answer to a failed request."""
     if isinstance(error, HTTPError):
         phrase = error.reason or HTTPStatus(error.status_code).phrase

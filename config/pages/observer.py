@@ -1,4 +1,4 @@
-"""What pages and the API read and change: runs in the ledger, seen by many browsers at once."""
+"""Reads and changes of runs, for the pages and the API: many browsers look at the same ones."""
 
 from __future__ import annotations
 

@@ -135,9 +135,7 @@ class Fleet:
             UnreachableError: Redis or a registry does not answer, or no worker works.
         """
         spec, make_plan = self._plans.prepare(operation, items, on_outcome, run)
-        detach, request = run.get("detach", False), run.get("request", "")
-        submit = self._submitter.enqueue if run.get("enqueue") else self._submitter.submit
-        return submit(spec, make_plan, on_outcome, detach=detach, request=request)
+        return self._submitter.submit(spec, make_plan, on_outcome, run)
 
     def start(
         self,
@@ -392,7 +390,7 @@ class Fleet:
         if (spec := spec_of_retry(old, on_outcome, parallel=parallel)) is None:
             return old
         make_plan = partial(leftover_plan, self._connections.ledger, run_id)
-        return self._submitter.submit(spec, make_plan, on_outcome, detach=detach)
+        return self._submitter.submit(spec, make_plan, on_outcome, {"detach": detach})
 
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""

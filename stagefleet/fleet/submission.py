@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from stagefleet import errors
 from stagefleet.backoff import jittered
 from stagefleet.connections import Connections
-from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, callback_fields
+from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.leases import RenewedLease, renewed
 from stagefleet.operations.base import Plan
@@ -164,11 +164,12 @@ class RunSubmitter:
         spec: models.RunSpec,
         make_plan: Callable[[], Plan],
         on_outcome: OutcomeCallback,
-        *,
-        detach: bool,
-        request: str = "",
+        arguments: RunArguments,
     ) -> models.Run:
         """Submit a run, and follow it unless detached; submit it again if Redis forgets it."""
+        detach, request = arguments.get("detach", False), arguments.get("request", "")
+        if arguments.get("enqueue"):
+            return self._enqueue(spec, request)
         if isinstance(on_outcome, RemoteCallback):
             on_outcome = None
         elif on_outcome is not None and detach:
@@ -200,19 +201,10 @@ class RunSubmitter:
                 self._notice(f"Redis has forgotten run {submission.run_id}, as after a failover: begun again")
         raise AssertionError  # the last submission returns or raises
 
-    def enqueue(
-        self,
-        spec: models.RunSpec,
-        make_plan: Callable[[], Plan],
-        on_outcome: OutcomeCallback,
-        *,
-        detach: bool,
-        request: str = "",
-    ) -> models.Run:
+    def _enqueue(self, spec: models.RunSpec, request: str) -> models.Run:
         """Open a run and leave its plan to the worker that takes the request, or find the run of its key."""
-        del make_plan, on_outcome
-        if not (request and spec.key and detach):
-            raise errors.UsageError("a worker plans a detached run: hand in its request and its key")
+        if not request or spec.key is None:
+            raise errors.UsageError("a worker plans a run on request alone: hand in the request, and a key")
         ledger = self._connections.ledger
         return ledger.run(ledger.open(spec, request=request, enqueue=True).run_id)
 
