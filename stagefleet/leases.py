@@ -55,7 +55,7 @@ TOLD_SECONDS = 3.0
 
 @runtime_checkable
 class WaitReportingLease(Lease, Protocol):
-    """A lease that also counts its waits, and reports those of `TOLD_SECONDS` and moved bytes to observers."""
+    """A lease that also counts waits and moved bytes, and reports waits of `TOLD_SECONDS` to observers."""
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
         """Report a wait of some seconds at most while the block lasts; "" as the host if it is for none.
