@@ -237,7 +237,7 @@ def _add_runs(samples: Samples, rows: Iterable[Sequence[Any]], now_ms: int, *, s
 
 @dataclass(frozen=True, slots=True)
 class _LiveRun:
-    """What `lua/metrics.lua` tells of a live run; `pending` items are neither claimed nor waiting."""
+    """Figures of a live run, from `lua/metrics.lua`; `pending` items are neither claimed nor waiting."""
 
     state: str
     operation: str

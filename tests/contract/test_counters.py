@@ -1,4 +1,4 @@
-"""What the ledger on Redis counts of a fleet, in the steps that it takes anyway."""
+"""Counters of a fleet, which the ledger on Redis keeps in the steps that it takes anyway."""
 
 from __future__ import annotations
 
