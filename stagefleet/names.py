@@ -293,3 +293,8 @@ def split_host(item: str) -> tuple[str, str | None]:
     """Split an appended item into its id and its host."""
     name, separator, host = item.partition(HOST_SEPARATOR)
     return name, host if separator else None
+
+
+def join_host(item: str, host: str | None) -> str:
+    """Combine an item's id and its host, as `split_host` splits them."""
+    return item if host is None else f"{item}{HOST_SEPARATOR}{host}"

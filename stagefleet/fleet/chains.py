@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
 
 _POLL_SECONDS = 0.2
+_WHOLE = {"starts_early": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class RunChains:
             for number, (spec, own_plan) in reversed(list(enumerate(later, 2))):
                 # A key keeps a run that waits for its start from the sweep of an older release.
                 changes = {"key": f"chain {name} {number}", "next": following, "follows": True}
-                following = self._write(spec.model_copy(update=changes), own_plan)
+                following = self._write(spec.model_copy(update=changes | _WHOLE), own_plan)
                 following = following.model_copy(update={"if_succeeded": if_succeeded})
-            spec = first.model_copy(update={"next": following})
+            spec = first.model_copy(update={"next": following} | _WHOLE)
             submission = submit(
                 lambda: ledger, spec, lambda: plan, replaces=replaces or "", redis_retry=self.redis_retry
             )

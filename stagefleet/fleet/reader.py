@@ -308,6 +308,7 @@ class RunPlans:
             key=key,
             fingerprint=fingerprint(placed, named),
             max_attempts=settings.max_attempts,
+            starts_early=placed.starts_early and not run.get("request"),
         )
         return spec, lambda: placed.plan(named, storages())
 

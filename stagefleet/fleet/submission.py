@@ -20,6 +20,7 @@ from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.leases import RenewedLease, renewed
+from stagefleet.names import join_host
 from stagefleet.operations.base import Plan
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs import models
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger("stagefleet")
 
 _ITEMS_A_CALL = 2000
+_OUTCOMES_A_READ = 1000
 _POLL_SECONDS = 0.5
 _MOST_BEGINNINGS = 10
 """How many times a run is written if Redis loses its beginning."""
@@ -60,9 +62,11 @@ def submit(
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
     The plan is made before anything is written, unless the key already has a run: a retried job gets its
-    result even if the source has changed since. A run on request is opened first, as nobody else repeats the
+    result even if the source has changed since. Unless it deletes, its items start while later ones are still
+    being written. A run on request is opened first, as nobody else repeats the
     request if this process dies; if its plan is refused, it fails. If Redis loses written data, as in a
-    failover, the run is written again from its first item.
+    failover, the run is written again from its first item, or from the first that is not there if it has
+    started early.
 
     Args:
         open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
@@ -113,7 +117,8 @@ def cancelled_if_interrupted(ledger: Ledger, submission: models.Submission) -> I
 
 def _has_started(ledger: Ledger, submission: models.Submission) -> bool:
     """Return True if this call has started the run."""
-    return submission.kind in _OWN and ledger.run(submission.run_id).state is models.RunState.RUNNING
+    going_on = {models.RunState.RUNNING, models.RunState.PAUSED}
+    return submission.kind in _OWN and ledger.run(submission.run_id).state in going_on
 
 
 def _give_up(
@@ -126,15 +131,18 @@ def _give_up(
 ) -> None:
     """Cancel a run that could not be written, or fail it if its request was refused.
 
-    So it does with a run that an interrupt keeps the caller from knowing of. Any other with a key is left as
-    it is: if cancelled, the next attempt would continue with half its items. Once the submitter's lease has
-    expired, the next attempt submits it again.
+    So it does with a run that an interrupt keeps the caller from knowing of, and with one that has started
+    early and is interrupted or refused. Any other with a key is left as it is, also if another client has it
+    or Redis is out of reach: once the submitter's lease has expired, the next attempt completes it.
     """
     is_refusal = isinstance(error, errors.StagefleetError) and not isinstance(
         error, errors.RedisUnreachableError
     )
     with contextlib.suppress(errors.StagefleetError):
-        if spec.key is None or (isinstance(error, KeyboardInterrupt) and _has_started(ledger, submission)):
+        is_interrupted = isinstance(error, KeyboardInterrupt) and _has_started(ledger, submission)
+        is_refused = is_refusal and not isinstance(error, errors.LeaseLostError)
+        is_stopped = spec.starts_early and (is_refused or isinstance(error, KeyboardInterrupt))
+        if spec.key is None or is_interrupted or is_stopped:
             ledger.cancel(submission.run_id)
         elif is_requested and is_refusal:  # neither an outage, nor a bug, nor the end of the process
             ledger.fail(submission, models.ErrorInfo.of(error))
@@ -239,11 +247,23 @@ def _write(
     if submission.kind is models.SubmissionKind.CONTINUED and submission.previous is not None:
         with contextlib.suppress(errors.RunNotFoundError):  # it has expired meanwhile
             plan = leftover_plan(ledger, submission.previous)
-    if plan is None:
-        with _renewed(ledger, submission):
-            plan = make_plan()
+    with _renewed(ledger, submission):
+        plan = make_plan() if plan is None else plan
+        if submission.total:  # it has started early, and its submitter vanished or Redis has lost a part
+            plan = _rest_of(plan, ledger, submission.run_id)
     append_plan(ledger, submission, plan, redis_retry)
     redis_retry(lambda: ledger.start(submission))
+
+
+def _rest_of(plan: Plan, ledger: Ledger, run_id: str) -> Plan:
+    """Return what of a plan its run does not have yet; in this order, as items end meanwhile."""
+    names = {item for _, item in ledger.leftovers(run_id)}
+    position = ""
+    while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
+        position = outcomes[-1].position
+        names.update(join_host(outcome.item, outcome.host) for outcome in outcomes)
+    items, skipped = ([name for name in part if name not in names] for part in (plan.items, plan.skipped))
+    return Plan(items, skipped)
 
 
 def leftover_plan(ledger: Ledger, run_id: str) -> Plan:

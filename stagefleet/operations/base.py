@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS, join_first
 from stagefleet.images import Platform
-from stagefleet.names import HOST_SEPARATOR, Reference, Repository, StageId, StorageAddress, parse_address
+from stagefleet.names import Reference, Repository, StageId, StorageAddress, join_host, parse_address
 from stagefleet.project import Project
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from stagefleet.stage_lists import StageIdList, StageNames
@@ -44,7 +44,7 @@ class Plan:
         if not hosts:
             return self
         items, skipped = (
-            bounded(f"{item}{HOST_SEPARATOR}{host}" for item in named for host in hosts)
+            bounded(join_host(item, host) for item in named for host in hosts)
             for named in (self.items, self.skipped)
         )
         return Plan(items, skipped)
@@ -95,6 +95,11 @@ class Operation(BaseModel):
     def deletes_from(self) -> tuple[StorageAddress, ...]:
         """The storages that it deletes tags from."""
         return ()
+
+    @property
+    def starts_early(self) -> bool:
+        """True if items may start before all are submitted; a deletion starts when its list is complete."""
+        return not self.deletes_from
 
     @property
     def beside(self) -> tuple[StorageAddress, ...]:

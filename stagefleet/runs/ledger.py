@@ -137,7 +137,8 @@ class SubmitterLedger(Protocol):
         """Open a run, or find the one under the spec's key.
 
         `again` is this client's own submission, of which the ledger has lost something. If that run is still
-        being submitted, it is emptied, to be submitted again from its first item. `request` is the message
+        being submitted, it is emptied, to be submitted again from its first item; if it starts early, the
+        submission counts what is there, and the rest is to be appended. `request` is the message
         that asks for the run: the sweep publishes it again if this client vanishes before the start. With
         `enqueue` it is published at once: the worker that takes it plans and starts the run, this client
         does not. Of an ended run that it `replaces` it takes the key, and continues nothing.
@@ -158,7 +159,7 @@ class SubmitterLedger(Protocol):
 
         The submission holds the expected counts, and is updated with the new ones. A second call with the
         same nonce adds nothing: it is safe to repeat after a lost reply. Each call renews the submitter's
-        lease, also one without items.
+        lease, also one without items. The first items are published if the run starts early.
 
         Raises:
             TooManyItemsError: The run would have more than `MAX_ITEMS`.
@@ -167,7 +168,7 @@ class SubmitterLedger(Protocol):
         """
 
     def start(self, submission: models.Submission) -> None:
-        """Close the list of items and publish the first; a run without items ends at once.
+        """Close the list of items, and publish the first; a run without items ends at once.
 
         Raises as `append` does.
         """
@@ -175,7 +176,7 @@ class SubmitterLedger(Protocol):
     def fail(self, submission: models.Submission, error: models.ErrorInfo) -> None:
         """End a run as failed that has not started; do nothing if another submitter has it.
 
-        It has no items then, and its key is free for other arguments.
+        It has no items then, and its key is free for other arguments. One that started early is cancelled.
         """
 
     def set_paused(self, run_id: str, *, paused: bool) -> bool:

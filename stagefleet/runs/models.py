@@ -239,6 +239,7 @@ class RunSpec(BaseModel):
         group: The group of the purge that it deletes.
         next: The run that the fleet starts when this one has ended, unless it was cancelled.
         follows: True if it is the next one of another run, which is written after it.
+        starts_early: True if its items start before its list of them is complete.
         refusal: Why the run that was to follow it was not written; "" if none was refused.
     """
 
@@ -258,6 +259,7 @@ class RunSpec(BaseModel):
     group: str = Field(default="", exclude_if=lambda name: not name)
     next: NextRun | None = Field(default=None, exclude_if=lambda following: following is None)
     follows: bool = Field(default=False, exclude_if=lambda follows: not follows)
+    starts_early: bool = Field(default=False, exclude_if=lambda early: not early)
     refusal: str = Field(default="", exclude_if=lambda reason: not reason)
 
     @property

@@ -64,7 +64,7 @@ class RedisLedger(RedisRuns):
         enqueue: bool = False,
     ) -> models.Submission:
         settings = self._settings
-        kind, run, token, previous = self.scripts.call(
+        kind, run, token, previous, *written = self.scripts.call(
             "open",
             secrets.token_hex(6),
             spec.key or "",
@@ -90,14 +90,18 @@ class RedisLedger(RedisRuns):
             "1" if spec.follows else "",
             "" if spec.next is None else spec.next.run_id,
             "1" if enqueue else "",
+            "1" if spec.starts_early else "",
         )
         if kind == b"conflict":
             raise ledger.key_conflict(spec.key, run.decode())
+        items, total = written or (0, 0)
         return models.Submission(
             run_id=run.decode(),
             kind=models.SubmissionKind(kind.decode()),
             token=token,
             previous=previous.decode() or None,
+            items=items,
+            decided=total - items,
             lease_seconds=settings.lease_seconds,
         )
 

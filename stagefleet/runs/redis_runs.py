@@ -28,6 +28,11 @@ _COORDINATOR_LOST = ErrorInfo(
     type="CoordinatorLostError",
     message="the client that submitted the run and held its callback vanished; submit it again",
 )
+_SUBMITTER_LOST = ErrorInfo(
+    type="CoordinatorLostError",
+    message="the client vanished before it had submitted the run as a whole: what is there of it is done or "
+    "cancelled, and the rest unknown; submit it again",
+)
 _ITEMS_LOST = ErrorInfo(
     type="ItemLostError",
     message="Redis lost items of the run: run it again, and see whether its keys "
@@ -162,10 +167,10 @@ class RedisRuns:
 
     def _sweep_run(self, run_id: str, swept_ms: int) -> int:
         problems = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
+        interval_ms = redis_client.milliseconds(self._settings.sweep_seconds)
+        abandoned = _SUBMITTER_LOST.model_dump_json()
         try:
-            touched: int = self._call_on(
-                "sweep", run_id, *problems, swept_ms, redis_client.milliseconds(self._settings.sweep_seconds)
-            )
+            touched: int = self._call_on("sweep", run_id, *problems, swept_ms, interval_ms, abandoned)
         except (errors.RedisUnreachableError, errors.RedisConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001 - one broken run must not stop the sweep of others

@@ -337,12 +337,18 @@ class MemoryLedger:
         )
 
     def _take_over(self, record: RunRecord, previous: str | None, now: float) -> models.Submission:
-        """Let a new client submit a run again, from its first item."""
-        record.empty()
+        """Let a new client submit a run again: from its first item, unless items may have started."""
+        record.take_over()
         self._runs.lease(record, now)
         kind = models.SubmissionKind.NEW if previous is None else models.SubmissionKind.CONTINUED
         return models.Submission(
-            record.id, kind, record.token, previous, lease_seconds=self._runs.settings.lease_seconds
+            record.id,
+            kind,
+            record.token,
+            previous,
+            len(record.items),
+            record.decided,
+            self._runs.settings.lease_seconds,
         )
 
     def _submitted(self, submission: models.Submission) -> RunRecord:

@@ -80,9 +80,7 @@ class MemoryRuns:
             if record.conclude(now):
                 del self.live[record.id]
                 self.finished.append(record)
-        running = [
-            record for record in self.live.values() if record.state is RunState.RUNNING and not record.paused
-        ]
+        running = [record for record in self.live.values() if record.takes_claims and not record.paused]
         for record in running:
             self.send(record, record.release(self._share(self.queue(record), running), now))
         self._request_coordinators(now)
@@ -128,7 +126,8 @@ class MemoryRuns:
     def _request_coordinators(self, now: float) -> None:
         """Publish a coordination message for each run with something to deliver and no coordinator."""
         for record in self.records.values():
-            if record.coordinator is not Coordinator.ABSENT or record.state is RunState.SUBMITTING:
+            is_closed = record.state is RunState.SUBMITTING and not record.takes_claims
+            if record.coordinator is not Coordinator.ABSENT or is_closed:
                 continue
             if record.unacknowledged or record.state.is_final:
                 self.enqueue_coordinator(record, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from stagefleet.runs.models import Outcome
@@ -100,3 +101,18 @@ class Coordinator(Enum):
     CALLED = 2
     PRESENT = 3
     PAUSED = 4
+
+
+# Claims of items, in memory.
+
+
+@dataclass(slots=True)
+class MemoryClaim:
+    """A claim in the ledger; times are on the ledger's clock."""
+
+    fence: int
+    attempt: int
+    since: float
+    until: float
+    nonce: str
+    published_at: float

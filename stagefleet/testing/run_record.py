@@ -14,21 +14,15 @@ from stagefleet.errors import HostLostError, StagefleetError, WorkerLostError
 from stagefleet.names import HOST_SEPARATOR, split_host
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Claim, FinishResult
-from stagefleet.testing.run_items import Coordinator, OutcomeStream, PostponedItems, next_number
+from stagefleet.testing.run_items import (
+    Coordinator,
+    MemoryClaim,
+    OutcomeStream,
+    PostponedItems,
+    next_number,
+)
 
 _SUCCESSES = frozenset({models.ItemState.SUCCEEDED, models.ItemState.SKIPPED})
-
-
-@dataclass(slots=True)
-class _Claim:
-    """A claim in the ledger; times are on the ledger's clock."""
-
-    fence: int
-    attempt: int
-    since: float
-    until: float
-    nonce: str
-    published_at: float
 
 
 @dataclass(slots=True)
@@ -60,7 +54,7 @@ class RunRecord:
     decided: int = 0
     unreleased: int = 0
     published: dict[int, float] = field(default_factory=dict)  # when its message was pushed
-    claimed: dict[int, _Claim] = field(default_factory=dict)
+    claimed: dict[int, MemoryClaim] = field(default_factory=dict)
     waiting: list[tuple[float, int]] = field(default_factory=list)
     behind: PostponedItems = field(default_factory=PostponedItems)
     ends: dict[int, models.ItemState] = field(default_factory=dict)
@@ -98,8 +92,21 @@ class RunRecord:
         """The number of items, and of outcomes decided without a task."""
         return len(self.items) + self.decided
 
+    @property
+    def takes_claims(self) -> bool:
+        """True if items may be claimed: it is running, or starts before its list of items is complete."""
+        is_early = self.state is models.RunState.SUBMITTING and self.spec.starts_early
+        return is_early or self.state is models.RunState.RUNNING
+
+    def take_over(self) -> None:
+        """Fence off its submitter, and remove its items unless they may have started."""
+        if self.spec.starts_early:
+            self.token = next_number()
+        else:
+            self.empty()
+
     def empty(self) -> None:
-        """Remove all items, since another submitter writes them again."""
+        """Remove all items, and fence off their submitter."""
         self.token = next_number()
         self.items.clear()
         self.stream = OutcomeStream()
@@ -107,7 +114,10 @@ class RunRecord:
         self.decided = self.unacknowledged = 0
 
     def fail(self, error: models.ErrorInfo) -> None:
-        """End as failed, before the start."""
+        """End as failed, before the start; one that has started early is cancelled for the same reason."""
+        if self.spec.starts_early and self.total:
+            self.cancel(now=False, error=error)
+            return
         self.empty()
         self.state, self.error = models.RunState.RUNNING, error
 
@@ -149,7 +159,7 @@ class RunRecord:
             heapq.heappush(self.waiting, (published_at, index))
         self.published.clear()
 
-    def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> _Claim | None:
+    def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> MemoryClaim | None:
         """Claim a published item; None for any other. The same nonce returns the same claim."""
         published_at = self.published.pop(index, None)
         if published_at is None:
@@ -159,7 +169,7 @@ class RunRecord:
             held.until = now + lease_seconds
             return held
         self.fence += 1
-        held = _Claim(
+        held = MemoryClaim(
             self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, published_at
         )
         self.claimed[index] = held
@@ -184,7 +194,7 @@ class RunRecord:
             retry_at is not None
             and outcome.state is models.ItemState.FAILED
             and held.attempt < self.spec.max_attempts
-            and self.state is models.RunState.RUNNING
+            and self.takes_claims
         ):
             heapq.heappush(self.waiting, (retry_at, index))
             self.retry_reason = reason or models.WaitReason()
@@ -203,11 +213,7 @@ class RunRecord:
     def hand_back(self, index: int, now: float, behind: int | None = None) -> None:
         """Undo the claim of an item: it is due at once, waits for another, or is cancelled with its run."""
         del self.claimed[index]
-        if (
-            behind is None
-            or self.state is not models.RunState.RUNNING
-            or not self.behind.put(index, behind, self.ends)
-        ):
+        if behind is None or not self.takes_claims or not self.behind.put(index, behind, self.ends):
             self._requeue(index, now)
 
     def standing(self, index: int) -> models.ItemState | None:
@@ -224,7 +230,7 @@ class RunRecord:
         """End the attempts whose lease has expired, and count them."""
         expired = [(index, held) for index, held in self.claimed.items() if held.until <= now]
         for index, held in expired:
-            if self.state is models.RunState.RUNNING and held.attempt >= self.spec.max_attempts:
+            if self.takes_claims and held.attempt >= self.spec.max_attempts:
                 error = WorkerLostError(f"{held.attempt} workers vanished while they worked on this item")
                 self.finish(index, self._failure(index, error), retry_at=None)
             else:
@@ -369,7 +375,7 @@ class RunRecord:
         self.published[index] = now
 
     def _requeue(self, index: int, now: float) -> None:
-        if self.state is models.RunState.RUNNING:
+        if self.takes_claims:
             heapq.heappush(self.waiting, (now, index))
         else:
             self._end(index, models.ItemState.CANCELLED)

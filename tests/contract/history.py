@@ -37,6 +37,7 @@ class ExpectedRun:
     coordinator_until: float
     epoch: int = 0
     state: RunState = RunState.RUNNING
+    submitter_until: float = 0.0
     held: dict[int, Holder] = field(default_factory=dict)
     behind: dict[int, int] = field(default_factory=dict)
     lost_attempts: Counter[int] = field(default_factory=Counter)
@@ -65,6 +66,21 @@ class ExpectedRun:
         """The state that observers see."""
         return RunState.PAUSED if self.paused and self.state is RunState.RUNNING else self.state
 
+    @property
+    def takes_claims(self) -> bool:
+        return not self.paused and self.state in {RunState.RUNNING, RunState.SUBMITTING}
+
+    def append(self, items: list[str], skips: list[str], now: float) -> None:
+        self.items += items
+        self.decided += len(skips)
+        self.news += [(item, ItemState.SKIPPED, 0) for item in skips]
+        self.awaited += len(skips) if self.awaits else 0
+        self.submitter_until = self.coordinator_until = now + LEASE_SECONDS
+
+    def start(self, now: float) -> None:
+        self.state, self.coordinator_until = RunState.RUNNING, now + LEASE_SECONDS
+        self.settle()
+
     def count(self, state: ItemState) -> int:
         return sum(end is state for end in self.ends.values())
 
@@ -75,7 +91,7 @@ class ExpectedRun:
 
     def claim(self, claim: Claim, now: float) -> None:
         """Check a claim that was given, and note it."""
-        assert self.shown is RunState.RUNNING
+        assert self.takes_claims
         assert claim.index not in self.held
         assert claim.index not in self.ends
         assert claim.index not in self.behind
@@ -100,7 +116,7 @@ class ExpectedRun:
         if not self.holds(claim):
             return False
         holder = self.held.pop(claim.index)
-        may_retry = holder.attempt < self.spec.max_attempts and self.state is RunState.RUNNING
+        may_retry = holder.attempt < self.spec.max_attempts and self.state is not RunState.CANCELLING
         if state is ItemState.FAILED and retries and may_retry:
             self.lost_attempts[claim.index] += 1
         else:
@@ -140,18 +156,19 @@ class ExpectedRun:
             since = max(self.created_at, ledger_swept_at) if self.swept_at is None else self.swept_at
         self.swept_at = now
         if now - since > LEASE_SECONDS / 3:
-            self.coordinator_until = now + LEASE_SECONDS
+            self.coordinator_until = self.submitter_until = now + LEASE_SECONDS
             for holder in self.held.values():
                 holder.until = now + LEASE_SECONDS
         is_client = self.awaits and self.spec.callback is Callback.CLIENT
-        if is_client and not self.paused and self.coordinator_until <= now:
+        is_client = is_client and not self.paused and self.coordinator_until <= now
+        if self.submitter_until <= now if self.state is RunState.SUBMITTING else is_client:
             self.cancel(now=False, with_error=True)
         for index, holder in list(self.held.items()):
             if holder.until > now:
                 continue
             del self.held[index]
             self.lost_attempts[index] += 1
-            if self.state is RunState.RUNNING and holder.attempt >= self.spec.max_attempts:
+            if self.state is not RunState.CANCELLING and holder.attempt >= self.spec.max_attempts:
                 self.end(index, ItemState.FAILED, holder.attempt)
         self.drop_pending()
         self.settle()
@@ -202,7 +219,8 @@ class ExpectedRun:
                     self.ends.setdefault(index, ItemState.CANCELLED)
 
     def settle(self) -> None:
-        if self.state.is_final or self.held or self.pending or self.awaited:
+        is_open = self.state is RunState.SUBMITTING
+        if self.state.is_final or is_open or self.held or self.pending or self.awaited:
             return
         if self.state is RunState.CANCELLING:
             self.state = RunState.CANCELLED

@@ -19,10 +19,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.errors import LeaseLostError, RunNotFoundError, UsageError
 from stagefleet.redis_client import COUNTERS
 from stagefleet.runs.ledger import Claim
-from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState, Submission
 from stagefleet.testing import Message
 from stagefleet.testing.run_record import RunRecord
 from tests.contract.history import Entry, ExpectedRun
@@ -58,6 +58,7 @@ class Histories(RuleBasedStateMachine):
         self.seen: list[Message] = []
         self.claims: list[Claim] = []
         self.most_slots = 0
+        self.submissions: dict[str, Submission] = {}
         self.swept_at: float | None = None
 
     @initialize(slots=st.integers(0, 3))
@@ -90,6 +91,45 @@ class Histories(RuleBasedStateMachine):
         self.runs[run.id] = run
         self.read[run.id] = []
         self.acknowledged[run.id] = 0
+
+    @precondition(lambda self: len(self.runs) < MOST_RUNS)
+    @rule(parallel=st.integers(1, 4), max_attempts=st.integers(1, 3), callback=st.sampled_from(Callback))
+    def open_early(self, parallel: int, max_attempts: int, callback: Callback) -> None:
+        """Open a run whose items start while they are appended."""
+        spec = RunSpec(
+            operation="copy_stage",
+            parallel=parallel,
+            max_attempts=max_attempts,
+            callback=callback,
+            starts_early=True,
+        )
+        submission = self.ledger.open(spec)
+        until = self.now + LEASE_SECONDS
+        run = ExpectedRun(submission.run_id, spec, [], 0, until, 0, RunState.SUBMITTING, until)
+        run.created_at = self.now
+        self.runs[run.id], self.submissions[run.id] = run, submission
+        self.read[run.id] = []
+        self.acknowledged[run.id] = 0
+
+    @precondition(lambda self: self.submissions)
+    @rule(data=st.data(), items=st.integers(0, 3), decided=st.integers(0, 2))
+    def append(self, data: st.DataObject, items: int, decided: int) -> None:
+        run = self.runs[data.draw(st.sampled_from(list(self.submissions)))]
+        submission = self.submissions[run.id]
+        names = [f"e{len(run.items) + number}" for number in range(items)]
+        skips = [f"s{run.decided + number}" for number in range(decided)]
+        if run.state is RunState.SUBMITTING:
+            self.ledger.append(submission, names, list(map(skip_of, skips)))
+            run.append(names, skips, self.now)
+        else:
+            with pytest.raises(LeaseLostError):
+                self.ledger.append(submission, names, list(map(skip_of, skips)))
+
+    @precondition(lambda self: self.submissions)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        run_id = data.draw(st.sampled_from(list(self.submissions)))
+        self.start_early(self.runs[run_id], self.submissions[run_id])
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
@@ -130,7 +170,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data(), paused=st.booleans())
     def set_paused(self, data: st.DataObject, paused: bool) -> None:  # noqa: FBT001 - drawn
         run = self.any_run(data)
-        if run.state is RunState.RUNNING:
+        if run.state in {RunState.RUNNING, RunState.SUBMITTING}:
             assert run.set_paused(self.now, paused=paused) == self.ledger.set_paused(run.id, paused=paused)
         else:
             with pytest.raises(UsageError):
@@ -254,7 +294,7 @@ class Histories(RuleBasedStateMachine):
         for run in self.runs.values():
             found = self.ledger.run(run.id)
             has_room = found.claimed + run.windowed < run.spec.parallel
-            if run.shown is RunState.RUNNING and not found.published and has_room:
+            if run.takes_claims and not found.published and has_room:
                 assert run.pending == found.waiting
 
     @invariant()
@@ -273,6 +313,8 @@ class Histories(RuleBasedStateMachine):
         """Whatever happened, and all messages lost once more: every run still ends, nothing doubly."""
         try:
             self.harness.drop_messages()
+            for run_id, submission in self.submissions.items():
+                self.start_early(self.runs[run_id], submission)
             for run in self.runs.values():
                 if not run.state.is_final and run.set_paused(self.now, paused=False):
                     assert self.harness.resume(run.id)
@@ -321,6 +363,11 @@ class Histories(RuleBasedStateMachine):
         for run in self.runs.values():
             self.acknowledge_next(run, 1000)
         self.runs_stand_as_foretold()
+
+    def start_early(self, run: ExpectedRun, submission: Submission) -> None:
+        self.ledger.start(submission)
+        if run.state is RunState.SUBMITTING:
+            run.start(self.now)
 
     def any_run(self, data: st.DataObject) -> ExpectedRun:
         return self.runs[data.draw(st.sampled_from(sorted(self.runs, key=list(self.runs).index)))]

@@ -27,7 +27,9 @@ from stagefleet.settings import Settings
 
 settings = Settings(runs={"lease_seconds": 3, "renewal_seconds": 1})
 ledger = RedisLedger.connect(sys.argv[1], settings)
-submission = ledger.open(RunSpec(operation="wait", key=sys.argv[2] or None, fingerprint="same"))
+early = sys.argv[3] == "early"
+spec = RunSpec(operation="wait", key=sys.argv[2] or None, fingerprint="same", starts_early=early)
+submission = ledger.open(spec)
 ledger.append(submission, [f"item-{number}" for number in range(4000)])
 print(submission.run_id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -74,8 +76,8 @@ def run_python(script, *arguments):
 def killed(redis_server):
     """A run whose producer was killed in the middle of its submission."""
 
-    def killed(key=""):
-        done = run_python(DIES, redis_server.url, key)
+    def killed(key="", start=""):
+        done = run_python(DIES, redis_server.url, key, start)
         assert -signal.SIGKILL == done.returncode
         return done.stdout.strip()
 
@@ -98,6 +100,15 @@ def test_a_producer_killed_under_a_key_is_completed_by_the_next_call(workers, fl
     submission = submit(lambda: fleet.ledger, spec, lambda: plan)
     assert run == submission.run_id
     check(run, 600)
+
+
+def test_a_producer_killed_after_an_early_start_is_completed_by_the_next_call(workers, fleet, killed, check):
+    workers.begin()
+    run = killed("the-job", "early")
+    spec = RunSpec(operation="wait", key="the-job", fingerprint="same", starts_early=True)
+    plan = Plan([f"item-{number}" for number in range(4200)])
+    assert run == submit(lambda: fleet.ledger, spec, lambda: plan).run_id
+    check(run, 4200)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
--- Add items and decided outcomes.
+-- Add items and decided outcomes, and publish the first if the run starts early.
 -- ARGV: run, token, number of items and number of items and outcomes that the caller expects, limit, nonce,
 --       number of new items, items..., (state, outcome)...
 -- Returns the new number of items, and of items and outcomes; or 'lost' (another submitter has the run),
@@ -6,8 +6,9 @@
 local FIRST = 9
 local run, token, believed_items, believed_total = ARGV[3], ARGV[4], integer(ARGV[5]), integer(ARGV[6])
 local meta = key(run)
-local state, holder, queued, total, last, lease =
-  unpack(redis.call('HMGET', meta, 'state', 'token', 'queued', 'total', 'append', 'lease_ms'))
+local state, holder, queued, total, last, lease, early, paused, queue =
+  unpack(redis.call('HMGET', meta, 'state', 'token', 'queued', 'total', 'append', 'lease_ms', 'early', 'paused',
+    'queue'))
 if not state or integer(holder) < integer(token) then return 'rewound' end
 if state ~= 'submitting' or holder ~= token then return 'lost' end
 local nonce = token .. '.' .. ARGV[8]
@@ -36,4 +37,8 @@ for decided_as, number in pairs(by_state) do count(number, 'items', fields.opera
 if hosted then redis.call('HSET', meta, 'hosted', 1) end
 redis.call('HSET', meta, 'queued', believed_items + added, 'total', believed_total + added + decided,
   'append', nonce, 'submitter_until', now + integer(lease), 'coordinator_until', now + integer(lease))
+if early then
+  if not paused then redis.call('ZADD', P .. 'live:' .. queue, 'NX', now, run) end
+  release(run)
+end
 return { believed_items + added, believed_total + added + decided }

@@ -22,7 +22,7 @@ local function note_newest_claimed()
   end
 end
 
-if published and item and fields.state == 'running' then
+if published and item and takes_claims(fields) then
   fence = tostring(redis.call('HINCRBY', meta, 'fence', 1))
   redis.call('HSET', key(run, 'claims'), index, fence .. ' ' .. nonce)
   note_newest_claimed()

@@ -3,9 +3,9 @@
 -- is due.
 local run = ARGV[3]
 local meta = key(run)
-local state, coordinator, lease_until, lease, failures, failing_since = unpack(redis.call('HMGET', meta,
-  'state', 'coordinator', 'coordinator_until', 'lease_ms', 'failures', 'failing_since'))
-if not coordinator or coordinator == 'absent' or state == 'submitting' then return false end
+local state, coordinator, lease_until, lease, failures, failing_since, early = unpack(redis.call('HMGET', meta,
+  'state', 'coordinator', 'coordinator_until', 'lease_ms', 'failures', 'failing_since', 'early'))
+if not coordinator or coordinator == 'absent' or state == 'submitting' and not early then return false end
 if coordinator == 'present' and integer(lease_until) > now then return false end
 if coordinator == 'paused' and integer(redis.call('ZSCORE', P .. 'callbacks', run)) > now then return false end
 write_at_maxmemory()

@@ -18,7 +18,7 @@
 --   book:R           hash    the shared state of its workers (stagefleet/shared_state)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
---   live:Q           zset    the running ones of queue Q that are not paused
+--   live:Q           zset    the ones of queue Q whose items may be claimed
 --   key:K            string  the run under an idempotency key
 --   workers          hash    name -> JSON {slots, queues, until}
 --   slots:Q          string  the live slots that listen to queue Q
@@ -97,10 +97,15 @@ local function read_fields(run)
   local fields = {}
   fields.state, fields.queue, fields.parallel, fields.next, fields.queued, fields.held, fields.hosted, fields.awaits,
     fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject,
-    fields.paused, fields.operation =
+    fields.paused, fields.operation, fields.early =
     unpack(redis.call('HMGET', key(run), 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted', 'awaits',
-      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused', 'operation'))
+      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused', 'operation', 'early'))
   return fields
+end
+
+-- Return true if items of a run may be claimed: it is running, or starts before its list of items is complete.
+local function takes_claims(fields)
+  return fields.state == 'running' or fields.state == 'submitting' and fields.early == '1'
 end
 
 -- Push one message for each index, and record the time, and the index of the next item.
@@ -134,7 +139,7 @@ end
 -- queue before a later, small one. Returns their number.
 local function release(run, fields)
   fields = fields or read_fields(run)
-  if fields.state ~= 'running' or fields.paused then return 0 end
+  if not takes_claims(fields) or fields.paused then return 0 end
   local first, last = integer(fields.next), integer(fields.queued)
   if first >= last and redis.call('ZCARD', key(run, 'waiting')) == 0 then return 0 end -- a short run, or the end of one
   local published = redis.call('ZCARD', key(run, 'published'))
@@ -185,7 +190,7 @@ local function has_ended(run, index)
   for _, part in ipairs({ 'published', 'leases', 'waiting', 'behind' }) do
     if redis.call('ZSCORE', key(run, part), index) then return false end
   end
-  return state ~= 'running' or redis.call('HEXISTS', key(run, 'items'), index) == 0
+  return state ~= 'running' and state ~= 'submitting' or redis.call('HEXISTS', key(run, 'items'), index) == 0
     or redis.call('HGET', key(run, 'tries'), index) == '-1'
 end
 
@@ -216,7 +221,7 @@ local function record(run, fields, outcome, state, windowed)
   if fields.awaits == '1' then
     redis.call('HINCRBY', meta, 'unacknowledged', 1)
     if windowed then fields.held = redis.call('HINCRBY', meta, 'held', 1) end
-    if fields.state ~= 'submitting' then request_coordinator(run) end
+    if fields.state ~= 'submitting' or fields.early then request_coordinator(run) end
   end
 end
 
@@ -320,8 +325,10 @@ local function empty(run)
     'unacknowledged', 0, 'held', 0, 'cursor', '')
 end
 
--- End a run as failed that has not started.
+-- End a run as failed that has not started; one that has started early is cancelled for the same reason.
 local function fail_unstarted(run, problem)
+  local early, total = unpack(redis.call('HMGET', key(run), 'early', 'total'))
+  if early and integer(total) > 0 then return cancel(run, false, problem) end
   empty(run)
   raise_number(run, 'token', 0) -- its submitter may come back
   redis.call('HSET', key(run), 'error', problem, 'state', 'running')

@@ -7,7 +7,7 @@ if not revoke_claim(run, index, claim) then return 0 end
 local meta, fields = key(run), read_fields(run)
 if retry ~= '' and state == 'failed' then
   local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
-  if fields.state == 'running' and tries < integer(fields.max_attempts) then
+  if takes_claims(fields) and tries < integer(fields.max_attempts) then
     redis.call('ZADD', key(run, 'waiting'), now + integer(retry), index)
     redis.call('ZREM', key(run, 'leases'), index)
     redis.call('HSET', meta, 'retry_reason', ARGV[10])

@@ -13,7 +13,7 @@ local function is_ring(at)
   return true
 end
 
-if redis.call('HGET', key(run), 'state') ~= 'running' then
+if redis.call('HGET', key(run), 'state') == 'cancelling' then
   redis.call('HINCRBY', key(run), 'cancelled', 1)
   count_cancelled(redis.call('HGET', key(run), 'operation'), 1)
   redis.call('ZREM', key(run, 'leases'), index)

@@ -6,11 +6,12 @@
 --       message that asks for the run ('' for none), which the sweep publishes if its submitter vanishes,
 --       ended run whose key this one takes ('' for none), '1' if it starts when another one has ended ('' if not),
 --       run that starts when this one has ended ('' for none),
---       '1' to publish the request now, and leave the plan to the worker that takes it ('' if the caller plans)
--- Returns kind, run, token, previous.
+--       '1' to publish the request now, and leave the plan to the worker that takes it ('' if the caller plans),
+--       '1' if its items start before its list of them is complete ('' if not)
+-- Returns kind, run, token, previous, and of a run taken over its numbers of items and of items and outcomes.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
-local own_run, own_token, request, replaces, waits, following, enqueues = unpack(ARGV, 20, 26)
+local own_run, own_token, request, replaces, waits, following, enqueues, early = unpack(ARGV, 20, 27)
 local kind, previous = 'new', ''
 
 -- The run has no submitter now: whoever takes the request may plan it at once. The sweep replaces a lost one.
@@ -19,14 +20,16 @@ local function enqueue_request(asked)
   redis.call('LPUSH', P .. 'mq:coordinate', request)
 end
 
--- Start the same run again from its first item: its submitter died, or is this client, which knows more of it than
--- the ledger does.
+-- Submit the same run again: its submitter died, or is this client, which knows more of it than the ledger does. From
+-- its first item, unless some of its items may have started.
 local function take_over(old, parent)
-  empty(old)
+  if redis.call('HEXISTS', key(old), 'early') == 0 then empty(old) end
   redis.call('HSET', key(old), 'submitter_until', now + lease, 'coordinator_until', now + lease)
   if request ~= '' then redis.call('HSET', key(old), 'request', request) end
   if enqueues == '1' then enqueue_request(old) end
-  return { parent == '' and 'new' or 'continued', old, raise_number(old, 'token', ARGV[19]), parent }
+  local queued, total = unpack(redis.call('HMGET', key(old), 'queued', 'total'))
+  return { parent == '' and 'new' or 'continued', old, raise_number(old, 'token', ARGV[19]), parent, integer(queued),
+    integer(total) }
 end
 
 if own_run ~= '' then
@@ -71,6 +74,8 @@ if waits ~= '' then redis.call('HSET', key(run), 'follows', '') end
 if following ~= '' and redis.call('EXISTS', key(following)) == 1 then
   redis.call('HSET', key(following), 'follows', run)
 end
+-- `early`: 1 if its items start before its list of them is complete: `state` is submitting until it is.
+if early ~= '' then redis.call('HSET', key(run), 'early', 1) end
 -- `paused`: 1 while no item of it starts (pause.lua); `state` is submitting or running all the same.
 -- In a detached run `coordinator` is absent, called, present or paused.
 -- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/models.py).

@@ -1,4 +1,4 @@
--- Close the list of items and publish the first.
+-- Close the list of items, and publish the first if that has not been done.
 -- ARGV: run, token, number of items and outcomes that the caller expects.
 -- Returns 'ok', 'lost' or 'rewound', as append.lua.
 local run, token = ARGV[3], ARGV[4]

@@ -1,6 +1,6 @@
 -- Repair one run.
 -- ARGV: run, the error of a lost coordinator (JSON), our major schema version, the error of lost items (JSON),
---       end of the previous sweep ('0' if there was none), interval of sweeps in ms.
+--       end of the previous sweep ('0' if there was none), interval of sweeps in ms, the error of a lost submitter (JSON).
 -- Returns the number of changes.
 local run, lost_error = ARGV[3], ARGV[4]
 local meta = key(run)
@@ -9,9 +9,9 @@ local HOST_PATIENCE = 3 -- times the age at which a message may count as lost
 local SWEEPS_MISSED = 3 -- not a gap yet: another worker takes over from a dead reaper
 local state, queue, callback, needs_ack, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
-local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged, paused =
+local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged, paused, early =
   unpack(redis.call('HMGET', meta, 'key', 'max_attempts', 'republish_ms', 'retention_ms', 'schema', 'lease_ms',
-    'swept_ms', 'created_ms', 'cursor', 'unacknowledged', 'paused'))
+    'swept_ms', 'created_ms', 'cursor', 'unacknowledged', 'paused', 'early'))
 write_at_maxmemory()
 if not state then
   redis.call('ZREM', P .. 'live', run)
@@ -169,32 +169,33 @@ local function is_going_on(other)
   return standing and (coordinator or standing ~= 'succeeded' and standing ~= 'failed' and standing ~= 'cancelled')
 end
 
-bridge_gap()
-if state == 'submitting' then
-  local request = redis.call('HGET', meta, 'request')
-  if request then
-    return answer(integer(submitter_until) <= now and request_again(request) or 0)
-  end
-  local follows = redis.call('HGET', meta, 'follows')
+-- Ask for a run again, or cancel it, whose submitter vanished before its list was complete. Returns true if it did so.
+local function give_up_submission()
+  local request, follows = unpack(redis.call('HMGET', meta, 'request', 'follows'))
+  if request then return integer(submitter_until) <= now and request_again(request) > 0 end
   if follows and is_going_on(follows) then
     redis.call('HSET', meta, 'submitter_until', now + integer(lease))
-    return 0
+    return false
   end
   -- With a key a repeated call completes it; nobody repeats it for ever, nor at all where it follows another run.
   local waiting_ms = idempotency_key and not follows and integer(retention) or 0
-  if integer(submitter_until) + waiting_ms > now then return 0 end
-  cancel(run, false, lost_error)
-  return answer(1)
+  if integer(submitter_until) + waiting_ms > now then return false end
+  cancel(run, false, ARGV[9])
+  return true
 end
 
-if needs_ack == '1' and callback == 'client' and not paused and integer(coordinator_until) <= now then
+bridge_gap()
+if state == 'submitting' then
+  if give_up_submission() then touched = 1 end
+  if not early then return answer(touched) end
+elseif needs_ack == '1' and callback == 'client' and not paused and integer(coordinator_until) <= now then
   cancel(run, false, lost_error)
-  state = 'cancelling'
-  touched = touched + 1
+  touched = 1
 end
+if touched > 0 then state = redis.call('HGET', meta, 'state') end
 drop_lost_outcomes()
 expire_leases()
-if state == 'running' then
+if state == 'running' or state == 'submitting' then
   release_forgotten()
   republish_lost()
   local missing = unaccounted(run)
