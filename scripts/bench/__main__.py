@@ -9,6 +9,7 @@ from pathlib import Path
 from scripts.bench.again import measure_again
 from scripts.bench.bookkeeping import measure_bookkeeping
 from scripts.bench.copying import measure_copies
+from scripts.bench.fairness import measure_fairness
 from scripts.bench.figures import Figures
 from scripts.bench.listing import measure_listing
 from scripts.bench.memory import measure_memory
@@ -21,6 +22,7 @@ PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "again": measure_again,
     "list": measure_listing,
     "bookkeeping": measure_bookkeeping,
+    "fairness": measure_fairness,
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
     "pages": measure_pages,
     "shapes": measure_shapes,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from scripts.bench.figures import Figures, median_of
@@ -22,7 +22,7 @@ from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from tests.services import RedisServer, clean_environment
 
-__all__ = ["measure_bookkeeping"]
+__all__ = ["measure_bookkeeping", "working"]
 
 ITEMS = 10_000
 _PARALLEL = 32
@@ -40,7 +40,7 @@ def measure_bookkeeping(figures: Figures, folder: Path, rounds: int) -> None:
         for _ in range(rounds):
             with _workers(BARE, redis.url, lambda: _listening(redis, BARE)):
                 rates["bare"].append(ITEMS / _bare_seconds(redis, settings))
-            with _workers(NOOP, redis.url, lambda: len(ledger.heartbeats.workers(NOOP)) >= _WORKERS):
+            with working(redis, ledger):
                 rates["noop"].append(ITEMS / _run_seconds(ledger, Callback.NONE))
                 rates["callback"].append(ITEMS / _run_seconds(ledger, Callback.CLIENT))
                 _memory(figures, redis, ledger) if len(rates["noop"]) == rounds else None
@@ -105,6 +105,11 @@ def _memory(figures: Figures, redis: RedisServer, ledger: RedisLedger) -> None:
 def _listening(redis: RedisServer, queue: str) -> bool:
     waiting = [client for client in redis.client().client_list() if client["cmd"] == "brpop"]
     return len(waiting) >= _WORKERS and bool(queue)
+
+
+def working(redis: RedisServer, ledger: RedisLedger) -> AbstractContextManager[None]:
+    """Let two workers listen in the block, with eight threads each, whose items do nothing."""
+    return _workers(NOOP, redis.url, lambda: len(ledger.heartbeats.workers(NOOP)) >= _WORKERS)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from typing import Any
 
 from celery.app.trace import setup_worker_optimizations
@@ -11,7 +12,7 @@ from celery.worker import state
 
 from config.celery import make_app
 from config.logging import configure_logging
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.settings import load_settings
 from workers.process import serve
 
@@ -21,11 +22,18 @@ NOOP, BARE = "noop", "bare"
 CONCURRENCY = 8
 
 
+def _wait(_storages: object, attempt: Attempt) -> ItemResult:
+    """Do nothing, for as long as the run says."""
+    if seconds := attempt.options.get("seconds"):
+        time.sleep(seconds)
+    return ItemResult()
+
+
 def main(kind: str) -> int:
     """Work until told to stop."""
     settings = load_settings()
     if kind == NOOP:
-        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda *_: ItemResult()})
+        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: _wait})
     configure_logging(settings.log, worker=BARE)
     app = make_app(settings, [BARE])
     app.conf.broker_transport_options["ack_emulation"] = True  # as everybody else's Celery works on Redis

@@ -82,14 +82,19 @@ class MemoryRuns:
                 self.finished.append(record)
         running = [record for record in self.live.values() if record.takes_claims and not record.paused]
         for record in running:
-            self.send(record, record.release(self._share(self.queue(record), running), now))
+            self.send(record, record.release(self._share(record, running), now))
         self._request_coordinators(now)
 
-    def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
-        """Return the limit of published, unclaimed items of one run: twice its share of the live slots."""
+    def _share(self, record: RunRecord, running: Sequence[RunRecord]) -> int:
+        """Return the limit of published, unclaimed items of one run: its share of the live slots.
+
+        It is twice that for a run of few items, so that these come before most of a long one.
+        """
+        queue = self.queue(record)
         slots = sum(worker.slots for worker in self.listening(queue))
-        runs = sum(self.queue(record) == queue for record in running)
-        return max(1, math.ceil(2 * slots / runs))
+        runs = sum(self.queue(other) == queue for other in running)
+        left = len(record.items) - record.unreleased + len(record.published)
+        return max(1, math.ceil((1 if left > 2 * slots else 2) * slots / runs))
 
     def lease(self, record: RunRecord, now: float) -> None:
         """Let the run's client have its lease from now on."""

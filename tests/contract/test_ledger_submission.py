@@ -24,7 +24,7 @@ def test_a_new_run_is_submitting_and_publishes_nothing(harness: LedgerHarness):
 
 
 def test_starting_publishes_the_first_items(harness: LedgerHarness):
-    harness.staff(2)
+    harness.staff(3)
     run_id = harness.submit(["a", "b", "c", "d", "e"], parallel=3)
 
     assert [0, 1, 2] == harness.indexes()

@@ -481,7 +481,7 @@ class TestSweep:
         assert 0 == harness.ledger.sweep()
 
     def test_an_overtaken_message_is_a_loss_once_it_is_old(self, harness: LedgerHarness):
-        harness.staff(1)
+        harness.staff(2)
         harness.submit(["a", "b", "c", "d", "e"])
         assert [0, 1] == harness.indexes()
         harness.pop_message()

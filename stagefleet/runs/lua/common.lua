@@ -150,7 +150,8 @@ local function release(run, fields)
   if not fields.hosted then -- else a slow host would delay the others
     local slots = integer(redis.call('GET', P .. 'slots:' .. fields.queue))
     local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. fields.queue))
-    room = math.min(room, math.max(1, math.ceil(2 * slots / runs)) - published)
+    local shares = last - first + published > 2 * slots and 1 or 2 -- what is short comes before what is long
+    room = math.min(room, math.max(1, math.ceil(shares * slots / runs)) - published)
   end
   room = math.min(room, 1000)
   if room <= 0 then return 0 end
