@@ -45,6 +45,7 @@ HGET $hash a
 HMGET $hash a
 HGETALL $hash
 HLEN $hash
+HKEYS $hash
 HEXISTS $hash a
 HRANDFIELD $hash 1
 HDEL $hash a
@@ -59,9 +60,11 @@ SREM $set a
 ZADD $zset GT 1 a
 ZINCRBY $zset 1 a
 ZCARD $zset
+ZCOUNT $zset 0 0
 ZSCORE $zset a
 ZRANGE $zset 0 -1
 ZREVRANGE $zset 0 -1
+ZREVRANK $zset a
 ZRANGEBYSCORE $zset 0 0
 ZREMRANGEBYRANK $zset 9 9
 ZREMRANGEBYSCORE $zset 0 0
