@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +31,10 @@ from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import RedisRetry
 from stagefleet.registry.http.waits import span_text
 from stagefleet.runs.ledger import Claim, FinishResult, Ledger
-from stagefleet.runs.messages import problem_of_item, subject_of, task_name
+from stagefleet.runs.messages import facts_of_span, problem_of_item, queue_of, subject_of, task_name
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec, WaitReason
 from stagefleet.settings import RunSettings
+from stagefleet.traces import Facts, Span, note, span
 from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 
 _RUNS_KEPT = 64
@@ -91,8 +93,14 @@ class ItemExecutor:
                 _log.warning("run_gone", action="claim")
                 return _NOTHING
             host = {} if claim.host is None else {"host": claim.host}
-            with structlog.contextvars.bound_contextvars(**known.facts, **host):
+            with (
+                structlog.contextvars.bound_contextvars(**known.facts, **host),
+                _open_span(known, claim) as made,
+            ):
                 end = self._attempt(operation, known, claim, lease)
+                made.note({"stagefleet.end": end.kind.value})
+                if end.kind in {EndKind.FAILED, EndKind.RETRY}:
+                    made.fail("", end.text)
             self._renewer.counts.add(round(claim.seconds * 1000), "attempt_ms", known.spec.operation)
             return end
 
@@ -195,6 +203,8 @@ class ItemExecutor:
             _log.warning("stale_finish", action="finish", state=outcome.state, **facts)
             self._renewer.counts.add(1, "lost_leases", "-")
             return AttemptEnd(EndKind.RETRY, "the lease was over before the end could be recorded")
+        error_type = None if outcome.error is None else outcome.error.type
+        note({"stagefleet.bytes": outcome.bytes, "error.type": error_type})
         if outcome.error is None:
             _log.info(f"item_{outcome.state}", action="finish", **facts)
         else:
@@ -283,6 +293,23 @@ class _KnownRun:
         except (KeyError, ValidationError, errors.UsageError):
             operation = None  # the attempt says what is wrong
         return cls(spec, operation, subject_of(spec).facts)
+
+
+def _open_span(known: _KnownRun, claim: Claim) -> AbstractContextManager[Span]:
+    """Open the span of an attempt, below that of the run's submission."""
+
+    def make_facts() -> Facts:
+        return {
+            **facts_of_span(known.spec, claim.run_id),
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "stagefleet.item": claim.item,
+            "stagefleet.host": claim.host,
+            "stagefleet.attempt": claim.attempt,
+        }
+
+    name = f"process {queue_of(known.spec.operation)}"
+    return span(name, "consumer", make_facts, parent=known.spec.trace)
 
 
 def _done(claim: Claim, item_result: ItemResult) -> Outcome:

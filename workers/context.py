@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from config.celery import make_app, plain_queue
+from stagefleet import traces
 from stagefleet.attempt import Attempt, ItemLeaseRenewer, ItemResult
 from stagefleet.connections import Connections
 from stagefleet.errors import CallbackError, StagefleetError
@@ -64,6 +65,7 @@ def build_context(
     app = make_app(settings, operations)
     assert settings.redis_url is not None
     closing = ExitStack()
+    closing.callback(traces.close)  # the last: a worker's process ends without the interpreter's own end
     redis = connect_redis(settings.redis_url)
     closing.callback(redis.close)
     ledger = RedisLedger(redis, prefix=settings.key_prefix, settings=settings.runs)

@@ -33,6 +33,7 @@ from stagefleet.project import Project
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.ledger import key_conflict
 from stagefleet.runs.models import NextRun, Run, RunSpec, RunState
+from stagefleet.traces import in_span
 
 if TYPE_CHECKING:
     from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
@@ -49,6 +50,7 @@ class RunChains:
     notice: Callable[[str], None]
     redis_retry: RedisRetry = field(repr=False)
 
+    @in_span("submit chain", "producer")
     def start(self, runs: Sequence[tuple[RunSpec, Plan]], *, if_succeeded: bool = False) -> list[Run]:
         """Write some runs in the order of their starts, and start the first; return them.
 

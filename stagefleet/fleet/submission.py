@@ -25,7 +25,8 @@ from stagefleet.operations.base import Plan
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.messages import log_run_started
+from stagefleet.runs.messages import facts_of_span, log_run_started
+from stagefleet.traces import in_span, note
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ def check_key(key: str | None) -> None:
         raise errors.UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
 
 
+@in_span("submit run", "producer")
 def submit(
     open_ledger: Callable[[], Ledger],
     spec: models.RunSpec,
@@ -100,6 +102,7 @@ def submit(
             _give_up(ledger, submission, spec, error, is_requested=bool(request))
             raise
         break
+    note(facts_of_span(spec, submission.run_id) | {"stagefleet.submission": submission.kind})
     return submission
 
 

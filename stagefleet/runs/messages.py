@@ -25,6 +25,7 @@ from stagefleet.redaction import quoted
 from stagefleet.redis_client import QUEUE
 from stagefleet.runs.models import Run, RunSpec, RunState, WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
+from stagefleet.traces import Fact, record_span
 
 _log = EventLogger(__name__)
 
@@ -306,3 +307,24 @@ def log_run_finished(run: Run, action: str) -> None:
         facts |= {"error": run.error.message, "error_type": run.error.type}
     log = _log.warning if run.state is RunState.FAILED else _log.info
     log("run_finished", action=action, run=run.id, bytes=run.bytes, **facts, **subject_of(run.spec).facts)
+    counts = {name: value for name, value in run.summary().items() if name not in {"run", "seconds"}}
+    record_span(
+        f"run {run.spec.operation}",
+        facts_of_span(run.spec, run.id) | {f"stagefleet.{name}": value for name, value in counts.items()},
+        parent=run.spec.trace,
+        began_at=run.created_at,
+        ended_at=run.finished_at or run.now_at,
+        error="" if run.state is not RunState.FAILED else "failed" if run.error is None else run.error.type,
+    )
+
+
+def facts_of_span(spec: RunSpec, run_id: str) -> dict[str, Fact]:
+    """Return the attributes of the spans of a run, the first by OpenTelemetry's messaging conventions."""
+    subject = subject_of(spec).facts
+    return {
+        "messaging.system": "celery",
+        "messaging.destination.name": queue_of(spec.operation),
+        "messaging.message.conversation_id": run_id,
+        "stagefleet.run": run_id,
+        **{f"stagefleet.{name}": value for name, value in subject.items()},
+    }

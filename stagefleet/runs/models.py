@@ -241,6 +241,7 @@ class RunSpec(BaseModel):
         follows: True if it is the next one of another run, which is written after it.
         starts_early: True if its items start before its list of them is complete.
         refusal: Why the run that was to follow it was not written; "" if none was refused.
+        trace: The context of the span that opened it, as W3C headers; {} without a trace.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
@@ -261,6 +262,7 @@ class RunSpec(BaseModel):
     follows: bool = Field(default=False, exclude_if=lambda follows: not follows)
     starts_early: bool = Field(default=False, exclude_if=lambda early: not early)
     refusal: str = Field(default="", exclude_if=lambda reason: not reason)
+    trace: Mapping[str, str] = Field(default={}, exclude_if=lambda context: not context)
 
     @property
     def is_called_back(self) -> bool:

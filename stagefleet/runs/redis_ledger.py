@@ -23,6 +23,7 @@ from stagefleet.runs.redis_runs import RedisRuns
 from stagefleet.runs.snapshots import duration_label, encode_outcome, encode_reason, error_label, spec_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.settings import RunSettings, Settings
+from stagefleet.traces import current_context
 
 if TYPE_CHECKING:
     import redis
@@ -64,6 +65,8 @@ class RedisLedger(RedisRuns):
         enqueue: bool = False,
     ) -> models.Submission:
         settings = self._settings
+        if context := current_context():
+            spec = spec.model_copy(update={"trace": context})
         kind, run, token, previous, *written = self.scripts.call(
             "open",
             secrets.token_hex(6),

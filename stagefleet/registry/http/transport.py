@@ -32,6 +32,7 @@ from stagefleet.registry.http.proxies import proxies_of
 from stagefleet.registry.http.sockets import make_context
 from stagefleet.registry.http.waits import Deadline, bounding
 from stagefleet.settings import Settings
+from stagefleet.traces import request_span
 
 _MOST_HOSTS = 256
 _AFTER_SCHEME = len("https://")
@@ -146,8 +147,13 @@ class Transport:
             fields["Content-Length"] = str(len(body or b""))
         request.headers = fields  # type: ignore[assignment]  # nobody looks for one in another case
         advise = partial(self._scheme_advice, url, route)
-        with map_http_errors(url, route.proxies, advise=advise), bounding(deadline):
+        with (
+            request_span(method, url) as span,
+            map_http_errors(url, route.proxies, advise=advise),
+            bounding(deadline),
+        ):
             response = route.send(request)
+            span.note_status(response.status_code)
         route.has_answered = True
         return response
 
