@@ -64,11 +64,9 @@ def submit(
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
     The plan is made before anything is written, unless the key already has a run: a retried job gets its
-    result even if the source has changed since. Unless it deletes, its items start while later ones are still
-    being written. A run on request is opened first, as nobody else repeats the
-    request if this process dies; if its plan is refused, it fails. If Redis loses written data, as in a
-    failover, the run is written again from its first item, or from the first that is not there if it has
-    started early.
+    result even if the source has changed since. Unless it deletes, its items start while later ones are
+    written. A run on request is opened first, as nobody else repeats the request if this process dies; if its
+    plan is refused, it fails. What Redis loses, as in a failover, is written again.
 
     Args:
         open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
@@ -83,7 +81,6 @@ def submit(
         LeaseLostError: Another submitter with the same key took the run over.
         LedgerRewoundError: Redis keeps losing written data.
     """
-    redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
     plan = None if request or (spec.key is not None and open_ledger().run_under(spec.key)) else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
@@ -93,7 +90,7 @@ def submit(
         if submission.kind in {models.SubmissionKind.ATTACHED, models.SubmissionKind.SUCCEEDED}:
             break
         try:
-            _write(ledger, submission, make_once, redis_retry)
+            _write(ledger, submission, make_once, redis_retry or RedisRetry(OUTAGE_SECONDS))
             log_run_started(submission.run_id, spec, submission.total)
         except BaseException as error:
             if isinstance(error, errors.LedgerRewoundError) and beginnings_left:

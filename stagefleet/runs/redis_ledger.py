@@ -64,28 +64,11 @@ class RedisLedger(RedisRuns):
         replaces: str = "",
         enqueue: bool = False,
     ) -> models.Submission:
-        settings = self._settings
         if context := current_context():
             spec = spec.model_copy(update={"trace": context})
         kind, run, token, previous, *written = self.scripts.call(
             "open",
-            secrets.token_hex(6),
-            spec.key or "",
-            spec.fingerprint,
-            queue_of(spec.operation),
-            max(1, spec.parallel),
-            spec.callback,
-            spec.max_attempts,
-            spec.model_dump_json(),
-            message_template(spec.operation),
-            redis_client.milliseconds(settings.lease_seconds),
-            redis_client.milliseconds(settings.retention_seconds),
-            redis_client.milliseconds(settings.republish_seconds),
-            coordinator_template(starts_next=spec.next is not None) if spec.is_called_back else "",
-            own_version().release,
-            own_version().schema,
-            json.dumps(subject_of(spec).shown)[1:-1],
-            secrets.randbelow(1024),
+            *self._facts_to_open(spec),
             "" if again is None else again.run_id,
             "" if again is None else again.token,
             request,
@@ -105,8 +88,29 @@ class RedisLedger(RedisRuns):
             previous=previous.decode() or None,
             items=items,
             decided=total - items,
-            lease_seconds=settings.lease_seconds,
+            lease_seconds=self._settings.lease_seconds,
         )
+
+    def _facts_to_open(self, spec: models.RunSpec) -> Iterator[str | int]:
+        """Yield what a run's hash is made of, in the order of the script's arguments."""
+        settings = self._settings
+        yield secrets.token_hex(6)
+        yield spec.key or ""
+        yield spec.fingerprint
+        yield queue_of(spec.operation)
+        yield max(1, spec.parallel)
+        yield spec.callback
+        yield spec.max_attempts
+        yield spec.model_dump_json()
+        yield message_template(spec.operation)
+        yield redis_client.milliseconds(settings.lease_seconds)
+        yield redis_client.milliseconds(settings.retention_seconds)
+        yield redis_client.milliseconds(settings.republish_seconds)
+        yield coordinator_template(starts_next=spec.next is not None) if spec.is_called_back else ""
+        yield own_version().release
+        yield own_version().schema
+        yield json.dumps(subject_of(spec).shown)[1:-1]
+        yield secrets.randbelow(1024)
 
     def append(
         self,
