@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh            the packages of the product and of its tests, in .venv
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
-#   scripts/setup.sh tests      the same as with services, and distribution 3, built where Go 1.24 or later is
+#   scripts/setup.sh tests      the same as with services, Prometheus, and distribution 3, built where Go 1.24 or later is
 #   scripts/setup.sh image      the same, and what makes a base for the image where Docker Hub is out of reach
 #   scripts/setup.sh browser    the same as with services, and the browser that shows Flower's pages
 #   scripts/setup.sh docs       the same, and what builds the documentation's site, in .tools/docs-venv
@@ -118,12 +118,11 @@ build_registry() {
     rm -rf "$go"
 }
 
-services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo
-    prometheus=prometheus)
+services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo)
 case "${1:-}" in
     services) install "${services[@]}" ;;
     tests)
-        install "${services[@]}"
+        install "${services[@]}" prometheus=prometheus
         build_registry
         ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;

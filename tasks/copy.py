@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.names import StageId
 from stagefleet.operations.copy import CopyOperation
@@ -14,22 +16,18 @@ def copy_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Copy the stage `attempt.item`, as `CopyOperation` says."""
     operation = attempt.parsed(CopyOperation)
     source, destination = operation.source, operation.destination
-    if not operation.referrers or source.is_on_host or destination.is_on_host:
-        return _copy(storages, operation, attempt)
-    if not operation.verify and storages.open(destination).has(attempt.item):
-        item_result = ItemResult(skipped=True)
-    else:
-        item_result = _copy(storages, operation, attempt)
-    return with_referrers(item_result, storages, source, destination, attempt)
-
-
-def _copy(storages: Storages, operation: CopyOperation, attempt: Attempt) -> ItemResult:
-    return transfer(
+    copy = partial(
+        transfer,
         storages,
-        operation.source,
-        operation.destination,
+        source,
+        destination,
         StageId.parse(attempt.item),
         attempt,
         verify=operation.verify,
         foreign_layers=operation.foreign_layers,
     )
+    if not operation.referrers or source.is_on_host or destination.is_on_host:
+        return copy()
+    is_there = not operation.verify and storages.open(destination).has(attempt.item)
+    item_result = ItemResult(skipped=True) if is_there else copy()
+    return with_referrers(item_result, storages, source, destination, attempt)

@@ -93,7 +93,8 @@ def test_the_limit_of_a_project_holds_where_no_other_is_asked_for(
 ):
     roles = f'primary = "{registry.host}/app/stages"\nfinal = "{registry.host}/app/final"\n'
     (tmp_path / "stagefleet.toml").write_text(f"[projects.app]\n{roles}parallel = 2\n")
-    shown = execute(submit("publish", "--project", "app"), 2)
+    # With referrers, the last request of a stage would be no PUT.
+    shown = execute(submit("publish", "--project", "app", "--no-referrers"), 2)
     assert 2 == shown["parallel"]
     assert most_at_once(registry.requests(), stages) <= 2
     assert stages == digests_in(registry, "app/final")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SERVICES = ("docker-registry", "dockerd", "busybox", "curl", "jq", "skopeo")
+SERVICES = ("docker-registry", "dockerd", "busybox", "curl", "jq", "skopeo", "prometheus")
 TOOLS = (
     *("bash", "sh", "cat", "dirname", "env", "id", "mkdir", "mv", "rm"),
     *("sha256sum", "sort", "touch", "chmod", "true"),
