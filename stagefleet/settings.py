@@ -81,6 +81,8 @@ class RunSettings(Section):
 
     parallel: Annotated[int, Field(ge=1)] = 16
     """Items of a run in progress at once, unless the command says otherwise."""
+    start_early: bool = False
+    """Start the first items while the last are written; workers of older releases do not know such runs."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Attempts at one item, lost workers included."""
     backoff_seconds: Seconds = 1

@@ -22,6 +22,13 @@ class ProcessKilledError(BaseException):
 
 
 @pytest.fixture
+def settings(settings):
+    """Those of a client whose runs start early."""
+    runs = settings.runs.model_copy(update={"start_early": True})
+    return settings.model_copy(update={"runs": runs})
+
+
+@pytest.fixture
 def dying(ledger, monkeypatch):
     """Lets a client go away after so many appends; it does nothing more then, unless it is interrupted."""
     monkeypatch.setattr(submission, "_ITEMS_A_CALL", 2)
