@@ -33,7 +33,11 @@ def snapshot_redis(client: Any, prefix: str) -> dict[bytes, tuple[bytes, int]]:
             pipe.dump(key)
             pipe.pttl(key)
         answers = pipe.execute()
-    return {key: (answers[2 * n], max(0, answers[2 * n + 1])) for n, key in enumerate(keys)}
+    return {
+        key: (answers[2 * n], max(0, answers[2 * n + 1]))
+        for n, key in enumerate(keys)
+        if answers[2 * n] is not None  # it has ended between SCAN and DUMP
+    }
 
 
 def restore_redis(client: Any, prefix: str, snapshot: dict[bytes, tuple[bytes, int]]) -> None:
