@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from stagefleet.bounds import cut
-from stagefleet.names import HOST_PREFIXES
 from stagefleet.reports.advice import advice_for
+from stagefleet.runs.documents import outcome_facts, registry_of
 from stagefleet.runs.messages import Subject, subject_of
 from stagefleet.runs.models import ItemState, Outcome, Run
 
@@ -24,7 +23,6 @@ _KEPT_GROUPS = 30
 _KEPT_EXAMPLES = 20  # of the failures of one type
 _KEPT_SLOWEST = 20
 _KEPT_NOTES = 20
-_MESSAGE_BYTES = 500
 _STEPS_A_DOUBLING = 8  # of durations: neighbours differ by 9 %
 
 
@@ -40,7 +38,7 @@ class FailureGroup:
         """Count a failure."""
         self.count += 1
         if len(self.examples) < _KEPT_EXAMPLES:
-            self.examples.append(_row_of(outcome))
+            self.examples.append(outcome_facts(outcome))
 
     def as_json(self) -> dict[str, Any]:
         """Return the group, with advice."""
@@ -128,7 +126,7 @@ class ReportFigures:
         self._registries: dict[str, HostFigures] = {}
         self._slowest: list[tuple[float, int, dict[str, Any]]] = []
         ends = (self.subject.destination, self.subject.source)
-        self._own_registries = [name for name in map(_registry_of, ends) if name]
+        self._own_registries = [name for name in map(registry_of, ends) if name]
         for outcome in outcomes:
             self._add(outcome)
 
@@ -225,7 +223,7 @@ class ReportFigures:
 
     def _note_slow(self, outcome: Outcome) -> None:
         if len(self._slowest) < _KEPT_SLOWEST or outcome.seconds > self._slowest[0][0]:
-            heapq.heappush(self._slowest, (outcome.seconds, self.read, _row_of(outcome)))
+            heapq.heappush(self._slowest, (outcome.seconds, self.read, outcome_facts(outcome)))
             if len(self._slowest) > _KEPT_SLOWEST:
                 heapq.heappop(self._slowest)
 
@@ -256,24 +254,5 @@ def _line_of(lines: dict[str, HostFigures], name: str) -> HostFigures:
     return lines[name]
 
 
-def _registry_of(address: str) -> str:
-    return "" if address.startswith(HOST_PREFIXES) else address.partition("/")[0]
-
-
 def _advice(error_type: str) -> dict[str, str]:
     return {"advice": advice_for(error_type)}
-
-
-def _row_of(outcome: Outcome) -> dict[str, Any]:
-    error = outcome.error
-    return {
-        "item": outcome.item,
-        "host": outcome.host,
-        "state": str(outcome.state),
-        "error": None
-        if error is None
-        else {"type": error.type, "message": cut(error.message, _MESSAGE_BYTES)},
-        "seconds": round(outcome.seconds, 3),
-        "bytes": outcome.bytes,
-        "attempts": outcome.attempts,
-    }

@@ -60,11 +60,18 @@ def _wait_row(wait: Wait) -> dict[str, Any]:
 
 
 def outcome_row(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome as a page shows it: without its result, and with the start of a long message."""
-    error = outcome.error
+    """Return an outcome as a page shows it: its facts, its position, and the time of that."""
     return {
         "position": outcome.position,
         "at": time_of(outcome.position),
+        **outcome_facts(outcome),
+    }
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome without its result, and with the start of a long message."""
+    error = outcome.error
+    return {
         "item": outcome.item,
         "host": outcome.host,
         "state": str(outcome.state),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,5 +22,13 @@ def make_harness(request: pytest.FixtureRequest) -> TwinMaker:
 @pytest.fixture
 def harness(make_harness: TwinMaker) -> Iterator[LedgerHarness]:
     made = make_harness()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def broker(redis_server: Any) -> Iterator[RedisBroker]:
+    """A ledger's Redis, for what only Redis has."""
+    made = RedisBroker(redis_server.url)
     yield made
     made.close()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from stagefleet.redis_client import COUNTERS
@@ -13,13 +10,6 @@ from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker, ou
 
 ITEMS = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(6)]
 MOST_OF_A_KIND = 1000
-
-
-@pytest.fixture
-def broker(redis_server: Any) -> Iterator[RedisBroker]:
-    made = RedisBroker(redis_server.url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

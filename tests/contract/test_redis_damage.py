@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,6 @@ from stagefleet.errors import ItemLostError, LedgerRewoundError, WorkerLostError
 from stagefleet.runs import coordinator
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunState
 from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker
-
-
-@pytest.fixture
-def broker(redis_server: Any) -> Iterator[RedisBroker]:
-    made = RedisBroker(redis_server.url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,13 +13,6 @@ from tests.contract.ledgers import SETTINGS, LedgerHarness, RedisBroker, outcome
 
 MOST_BYTES_AN_ITEM = 1024
 STAGES = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(2000)]
-
-
-@pytest.fixture
-def broker(redis_server: Any) -> Iterator[RedisBroker]:
-    made = RedisBroker(redis_server.url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -10,17 +10,10 @@ from stagefleet.runs import redis_ledger
 from stagefleet.runs.messages import queue_key
 from stagefleet.runs.models import ItemState, RunState, WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION, WriterVersion, own_version
-from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker
+from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness
 
 OWN = own_version()
 NEWER = WriterVersion("9.9.9", f"{int(SCHEMA_VERSION.split('.')[0]) + 1}.0")
-
-
-@pytest.fixture
-def broker(redis_server):
-    broker = RedisBroker(redis_server.url)
-    yield broker
-    broker.close()
 
 
 @pytest.fixture

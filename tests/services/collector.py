@@ -5,10 +5,9 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -16,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from tests.services.listener import PostServer
 
 __all__ = ["CollectedSpan", "TraceCollector"]
 
@@ -36,8 +37,8 @@ class CollectedSpan:
     seconds: float
 
 
-class TraceCollector:
-    """A threading HTTP server on a free loopback port.
+class TraceCollector(PostServer):
+    """A server that takes traces.
 
     Attributes:
         status: What requests are answered with.
@@ -52,43 +53,7 @@ class TraceCollector:
         self.raw: list[bytes] = []
         self._spans: list[CollectedSpan] = []
         self._came = threading.Condition()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers.get("content-encoding") == "gzip":
-                    body = gzip.decompress(body)
-                assert ("/v1/traces", "application/x-protobuf") == (self.path, self.headers["content-type"])
-                collector._take(body)
-                collector.may_answer.wait()
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(collector.status)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def wait_for(
         self, accept: Callable[[Sequence[CollectedSpan]], object], *, seconds: float = 60
@@ -101,6 +66,14 @@ class TraceCollector:
                 assert left > 0, f"only these spans came: {sorted({span.name for span in self._spans})}"
                 self._came.wait(left)
             return list(self._spans)
+
+    def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
+        if headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        assert ("/v1/traces", "application/x-protobuf") == (path, headers["content-type"])
+        self._take(body)
+        self.may_answer.wait()
+        return self.status, "application/x-protobuf", ExportTraceServiceResponse().SerializeToString()
 
     def _take(self, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import socketserver
+from collections.abc import Mapping
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Self
 
@@ -57,3 +59,49 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class PostServer:
+    """An HTTP server on a free loopback port, a thread a connection; a subclass answers what is posted."""
+
+    def __init__(self) -> None:
+        """Prepare a server; entering it starts it."""
+        answer = self._answer
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): text for name, text in self.headers.items()}
+                status, content_type, content = answer(self.path, headers, body)
+                self.send_response(status)
+                if content_type:
+                    self.send_header("content-type", content_type)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
+        """Return status, content type ("" for none) and content; the headers' names are in lower case."""
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

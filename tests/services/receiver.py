@@ -9,10 +9,11 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from tests.services.listener import PostServer
 
 __all__ = ["Call", "WebhookReceiver"]
 
@@ -35,8 +36,8 @@ class Call:
         return str(self.message["data"]["outcome"]["item"])
 
 
-class WebhookReceiver:
-    """A threading HTTP server on a free loopback port.
+class WebhookReceiver(PostServer):
+    """A server that takes webhooks.
 
     Attributes:
         calls: What came, in order.
@@ -49,37 +50,7 @@ class WebhookReceiver:
         self.answers: deque[int] = deque()
         self.on_call: Callable[[Call], None] | None = None
         self._came = threading.Condition()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = receiver._take(self.path, dict(self.headers.items()), body)
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__()
 
     def to(self, path: str) -> list[Call]:
         """The calls of one path."""
@@ -93,19 +64,18 @@ class WebhookReceiver:
                 raise AssertionError(f"not within {seconds} s; there were {self.calls}")
             return list(self.calls)
 
-    def _take(self, path: str, headers: dict[str, str], body: bytes) -> int:
-        sent = {name.lower(): text for name, text in headers.items()}
+    def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
         with self._came:
             status = self.answers.popleft() if self.answers else 200
-            call = Call(path, sent["webhook-id"], json.loads(body), _is_signed(sent, body), status)
+            call = Call(path, headers["webhook-id"], json.loads(body), _is_signed(headers, body), status)
             self.calls.append(call)
             self._came.notify_all()
         if self.on_call is not None:
             self.on_call(call)
-        return status
+        return status, "", b""
 
 
-def _is_signed(headers: dict[str, str], body: bytes) -> bool:
+def _is_signed(headers: Mapping[str, str], body: bytes) -> bool:
     """Standard Webhooks, "Signature scheme", written down independently of what is tested."""
     timestamp = headers["webhook-timestamp"]
     if abs(time.time() - int(timestamp)) > _TOLERANCE_SECONDS:
