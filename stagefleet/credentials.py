@@ -75,6 +75,7 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # A helper needs PATH, HOME and what its cloud asks for, but no secret of ours.
             env={name: text for name, text in os.environ.items() if not name.startswith(_OUR_PREFIX)},
             process_group=0,
         )

@@ -109,6 +109,7 @@ class ProgressBar(ProgressLines):
         self._progress.update(self._task, advance=1, sent=sent, failed=failed)
 
     def note(self, message: str) -> None:
+        # Above the bar, which the one place for messages would tear.
         self._progress.console.print(f"stagefleet: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:

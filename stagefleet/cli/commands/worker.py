@@ -95,5 +95,5 @@ def check_health() -> None:
 def _become(command: Sequence[str]) -> NoReturn:
     """Replace this process by another one of ours, which takes the options of all commands with it."""
     flush_output()
-    environment = os.environ | chosen_options().environment
+    environment = os.environ | chosen_options().environment  # the same process, so the same variables
     os.execve(sys.executable, list(command), environment)  # noqa: S606 - no shell is meant
