@@ -95,6 +95,19 @@ def test_every_way_to_a_cancelled_item_is_counted(harness: LedgerHarness):
     } == counted(harness)
 
 
+def test_an_item_that_ended_as_cancelled_before_its_run_is_counted_once(harness: LedgerHarness):
+    run_id = harness.submit(ITEMS[:3], parallel=2)
+    stopped = harness.take()
+    harness.ledger.finish(stopped, outcome_of(stopped, ItemState.CANCELLED))
+    harness.ledger.cancel(run_id)
+    assert harness.ledger.run(run_id).cancelled == 3
+    assert {
+        "items copy_stage cancelled - 0.1": 1,
+        "items copy_stage cancelled - -": 2,
+        "runs copy_stage cancelled": 1,
+    } == counted(harness)
+
+
 def test_items_that_redis_lost_in_a_cancelled_run_are_counted_at_its_end(harness: LedgerHarness):
     assert isinstance(harness.broker, RedisBroker)
     run_id = harness.submit(ITEMS[:3], parallel=1)

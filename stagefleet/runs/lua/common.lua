@@ -300,8 +300,9 @@ end
 -- Cancel a live run: pending items count as cancelled, items under way go on to their end.
 local function cancel(run, immediate, problem)
   local meta = key(run)
-  local state, queued, queue, total, succeeded, failed, skipped, operation =
-    unpack(redis.call('HMGET', meta, 'state', 'queued', 'queue', 'total', 'succeeded', 'failed', 'skipped', 'operation'))
+  local state, queued, queue, total, succeeded, failed, skipped, cancelled, operation =
+    unpack(redis.call('HMGET', meta, 'state', 'queued', 'queue', 'total', 'succeeded', 'failed', 'skipped', 'cancelled',
+      'operation'))
   redis.call('UNLINK', key(run, 'published'), key(run, 'waiting'), key(run, 'behind'))
   if immediate then redis.call('HSET', meta, 'now', 1) end
   if problem then
@@ -314,7 +315,7 @@ local function cancel(run, immediate, problem)
     redis.call('HSET', meta, 'state', 'cancelling', 'next', queued, 'cancelled', pending)
     redis.call('ZREM', P .. 'live:' .. queue, run)
     redis.call('HDEL', meta, 'paused')
-    count_cancelled(operation, pending)
+    count_cancelled(operation, pending - integer(cancelled)) -- items may have ended as cancelled before
   end
   finish_run_if_done(run)
 end
