@@ -9,7 +9,7 @@ import pytest
 from stagefleet.errors import UsageError
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs import reader as readers
-from stagefleet.runs.models import ItemState, ItemTransfer, Outcome, RunSpec, RunState, WorkerInfo
+from stagefleet.runs.models import ItemState, ItemTransfer, Outcome, RunSpec, RunState, Submission, WorkerInfo
 from stagefleet.runs.reader import RunFilter, RunReader
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings, Settings
@@ -27,13 +27,29 @@ def client(redis_server):
 
 
 @pytest.fixture
-def ledger(client):
-    return RedisLedger(client, prefix=PREFIX, settings=RunSettings())
+def ledger(client, monkeypatch):
+    """Open each run in a millisecond of its own: those of one have no order."""
+    ledger = RedisLedger(client, prefix=PREFIX, settings=RunSettings())
+    open_run = ledger.open
+
+    def open_later(*args: Any, **options: Any) -> Submission:
+        began = now_ms(client)
+        while now_ms(client) == began:
+            pass
+        return open_run(*args, **options)
+
+    monkeypatch.setattr(ledger, "open", open_later)
+    return ledger
 
 
 @pytest.fixture
 def reader(client):
     return RunReader(client, prefix=PREFIX, settings=Settings())
+
+
+def now_ms(client: Any) -> int:
+    seconds, microseconds = client.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def start(ledger: RedisLedger, *items: str, operation: str = "copy_stage", **options: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from stagefleet import Outcome, RunState
@@ -51,6 +53,8 @@ def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
 
 def test_a_paused_run_rests_until_it_is_resumed(fleet, fake_worker):
     """Whoever shares its key is attached to it, and does not resume it."""
+    resumed = threading.Event()
+    fake_worker.on_claim = lambda _: resumed.wait(10)
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True, idempotency_key="k")
     assert [True, False] == [fleet.pause(run.id), fleet.pause(run.id)]
     again = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True, idempotency_key="k")
@@ -58,6 +62,7 @@ def test_a_paused_run_rests_until_it_is_resumed(fleet, fake_worker):
     with pytest.raises(UsageError, match="still paused"):
         fleet.retry(run.id)
     assert [True, False] == [fleet.resume(run.id), fleet.resume(run.id)]
+    resumed.set()
     assert RunState.SUCCEEDED is fleet.wait(run.id).state
     with pytest.raises(UsageError, match="it is succeeded, so it can be neither paused nor resumed"):
         fleet.pause(run.id)
