@@ -31,7 +31,7 @@ from tests.services import (
 
 # Nothing is asserted about time: a loaded machine is no failure.
 _PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-# CI judges a change: what it draws is the same each time. The search for new cases is for people and `make faults`.
+# CI judges a change: what it draws is the same each time. People and `make faults` search for new cases.
 _REPEATED = bool(os.environ.get("CI"))
 settings.register_profile(
     "stagefleet", max_examples=40, stateful_step_count=40, derandomize=_REPEATED, **_PATIENT

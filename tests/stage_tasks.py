@@ -157,6 +157,7 @@ class ProjectTasks:
             lambda repository: open_storage(repository).exists(),
             print,
             "",
+            lambda calls: [call(NO_LEASE) for call in calls],
         )
         return TakeOperation.of(self.project).plan([digest], looked_at)
 

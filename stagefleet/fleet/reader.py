@@ -64,7 +64,8 @@ class StorageReader:
         self, *, missing_ok: bool = False, beside: Iterable[StorageAddress] = ()
     ) -> PlanStorages:
         """Create the view that plans have of storages; arguments as of `PlanStorages`."""
-        open_storage = self._connections.storages.open
+        storages = self._connections.storages
+        open_storage = storages.open
         return PlanStorages(
             lambda address: open_storage(address).stage_ids(),
             lambda address, kind: open_storage(address).records.ids(kind),
@@ -72,6 +73,7 @@ class StorageReader:
             lambda address: open_storage(address).exists(),
             self._notice,
             self._connections.settings.engine.host_name,
+            storages.side_by_side,
             missing_ok,
             tuple(beside),
         )

@@ -21,6 +21,7 @@ from stagefleet.setting_types import RepositoryText, StorageAddressText
 from stagefleet.stage_lists import StageIdList, StageNames
 
 if TYPE_CHECKING:
+    from stagefleet.leases import Lease
     from stagefleet.records import RecordId, RecordKind
 
 Items = Iterable[str | StageId]
@@ -344,6 +345,7 @@ class PlanStorages:
         ping: Checks that a storage answers and accepts the login; raises if not.
         exists: Returns True if a storage exists, even an empty one.
         notice: Called with a message when a missing storage is treated as empty.
+        side_by_side: Makes calls at once, each with a lease that ends with the first error, which it raises.
         beside: The other storages of a project: while one of them exists, a missing one is new.
     """
 
@@ -353,6 +355,7 @@ class PlanStorages:
     exists: Callable[[StorageAddress], bool]
     notice: Callable[[str], object]
     host_name: str
+    side_by_side: Callable[[Sequence[Callable[[Lease], object]]], object]
     missing_ok: bool = False
     beside: tuple[StorageAddress, ...] = ()
 
@@ -370,6 +373,31 @@ class PlanStorages:
     def listed_once(self) -> PlanStorages:
         """Return a view for several plans, in which each storage is listed once."""
         return replace(self, stage_ids=cache(lambda address: StageIdList.of(self.stage_ids(address))))
+
+    def listing(self, first: StorageAddress, second: StorageAddress) -> PlanStorages:
+        """Return a view in which two storages have been listed, side by side.
+
+        An error of the first is raised at once and ends both; one of the second where its list is used.
+        """
+        found: dict[StorageAddress, StageIdList] = {}
+        failed: dict[StorageAddress, errors.StagefleetError] = {}
+
+        def list_first(_: Lease) -> None:
+            found[first] = StageIdList.of(self.stage_ids(first))
+
+        def list_second(_: Lease) -> None:
+            try:
+                found[second] = StageIdList.of(self.stage_ids(second))
+            except errors.StagefleetError as error:
+                failed[second] = error
+
+        def stage_ids(address: StorageAddress) -> Iterable[StageId]:
+            if address in failed:
+                raise failed[address]
+            return found[address] if address in found else self.stage_ids(address)
+
+        self.side_by_side([list_first, list_second])
+        return replace(self, stage_ids=stage_ids)
 
     def may_exist(self, address: StorageAddress) -> bool:
         """Return True if a storage exists, or does not answer."""

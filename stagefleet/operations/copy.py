@@ -67,14 +67,15 @@ class CopyOperation(Operation):
             raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
         self._lies_elsewhere(items, storages)  # all of it cannot be copied from here
         is_checked = items is None or all(self._is_listed(address, storages) for address in self.addresses)
+        is_listed = self._is_listed(self.destination, storages)
+        is_compared = is_listed and not self.verify and not self.referrers
+        if is_checked and is_compared:
+            storages = storages.listing(self.source, self.destination)
         wanted = select_present(storages, self.source, items) if is_checked else bounded(items or ())
-        plan = Plan(wanted)
-        if self._is_listed(self.destination, storages):
-            if self.verify or self.referrers:
-                # The tag list is not needed, but the login to the destination is: reject a wrong one early.
-                storages.ping(self.destination)
-            else:
-                plan = compare(wanted, storages, self.destination)
+        plan = compare(wanted, storages, self.destination) if is_compared else Plan(wanted)
+        if is_listed and not is_compared:
+            # The tag list is not needed, but the login to the destination is: reject a wrong one early.
+            storages.ping(self.destination)
         return plan.on_hosts(self.hosts)
 
     def _is_listed(self, address: StorageAddress, storages: PlanStorages) -> bool:

@@ -42,17 +42,20 @@ class PublishOperation(base.ProjectOperation):
         if items is not None and self.should_be_built:
             storages.ping(self.final_repository)
             return base.Plan(items)  # only the final storage matters
-        wanted = base.select_present(storages, self.primary, items)
         if items is not None or self.should_be_built or self.fill_caches or self.image:
-            return base.Plan(wanted)
-        return base.compare(wanted, storages, self.final_repository)
+            return base.Plan(base.select_present(storages, self.primary, items))
+        return self._compare(items, storages)
 
     def plan_dry_run(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan a run that is not started: skip named stages, too, if the final tag list has them."""
         if self.fill_caches or self._lies_elsewhere(items, storages):
             return self.model_copy(update={"should_be_built": False}).plan(items, storages)
-        wanted = base.select_present(storages, self.primary, items)
-        return base.compare(wanted, storages, self.final_repository).on_hosts(self.hosts)
+        return self._compare(items, storages).on_hosts(self.hosts)
+
+    def _compare(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
+        listed = storages.listing(self.primary, self.final_repository)
+        wanted = base.select_present(listed, self.primary, items)
+        return base.compare(wanted, listed, self.final_repository)
 
 
 class CacheOperation(base.ProjectOperation):

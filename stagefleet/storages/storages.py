@@ -16,9 +16,11 @@ from stagefleet import errors
 from stagefleet.attempt import Attempt
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo
+from stagefleet.leases import current_lease
 from stagefleet.names import EngineProject, LayoutPath, Reference, Repository, StageId, StorageAddress
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
+from stagefleet.registry.threads import Call
 from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storage import Storage
@@ -78,6 +80,10 @@ class Storages:
             if self._host is None:
                 self._host = self._open_host()
             return self._host
+
+    def side_by_side(self, calls: Sequence[Call]) -> None:
+        """Make calls at once under the lease of this thread; errors are as of `RequestThreads.run`."""
+        self.registries.client.threads.run(calls, current_lease())
 
     def close(self) -> None:
         """Close the connections to registries and the engine."""

@@ -13,9 +13,11 @@ from stagefleet import Fleet
 from stagefleet.attempt import NOT_THERE
 from stagefleet.errors import StageNotFoundError
 from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.leases import NO_LEASE
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.registry.threads import Call
 from stagefleet.runs import coordinator
 from stagefleet.runs.messages import live_hosts
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo
@@ -82,6 +84,10 @@ class FakeStorages:
 
     def open(self, address: Repository) -> FakeStorage:
         return FakeStorage(self.registries, address)
+
+    def side_by_side(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call(NO_LEASE)
 
 
 class FakeStorage:
