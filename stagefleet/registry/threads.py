@@ -36,8 +36,9 @@ class RequestThreads:
             BaseException: The first error of a call, once no other call is under way.
         """
         batch = _Batch(calls, lease)
-        helpers = [self.start(batch.run) for _ in range(min(self._count, len(calls) - 1))]
+        helpers: list[Future[None]] = []
         try:
+            helpers.extend(self.start(batch.run) for _ in range(min(self._count, len(calls) - 1)))
             batch.run()
             _await_all(helpers)
         except BaseException as error:  # an interrupt of this thread

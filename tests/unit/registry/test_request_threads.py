@@ -235,3 +235,28 @@ def test_closed_threads_leave_the_calls_to_the_caller():
     threads.close()
     threads.run([lambda _: made.append(1)] * 3, NO_LEASE)
     assert [1] * 3 == made
+
+
+def test_an_interrupt_while_threads_are_started_ends_what_they_began(monkeypatch):
+    """Else the process would wait for that at its end, however long a registry is silent."""
+    threads = RequestThreads(4)
+    start, began, ended = threads.start, threading.Event(), threading.Event()
+
+    def interrupted_start(function):
+        start(function)
+        assert began.wait(20)
+        raise KeyboardInterrupt
+
+    def wait_for_an_answer(lease):
+        began.set()
+        try:
+            while not ended.wait(0.001):
+                lease.check()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(threads, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run([wait_for_an_answer] * 2, NO_LEASE)
+    assert ended.wait(20)
+    threads.close()
