@@ -16,7 +16,7 @@ from stagefleet.fleet.requests import RunRequest
 from stagefleet.fleet.submission import check_key
 from stagefleet.operations.catalog import REQUESTS
 from stagefleet.redaction import quoted
-from stagefleet.runs.documents import outcome_row, run_row
+from stagefleet.runs.documents import run_row
 from stagefleet.runs.figures import RunFigures
 from stagefleet.runs.messages import start_run_message
 from stagefleet.runs.models import ItemState, Run, RunState
@@ -63,8 +63,8 @@ class RunObserver:
     def figures(self, run_id: str) -> tuple[bool, bytes]:
         """Return a run with its figures, and what its workers do now; True if all outcomes are counted."""
         run = self._reader.run(run_id)
-        figures = self._figures_of(run_id)
-        figures.read(
+        figures = self._figures_of(run)
+        figures.read_on(
             lambda after, limit: self._reader.outcomes(run_id, after, limit=limit), seconds=_READING_SECONDS
         )
         claimed = self._reader.claimed(run_id) if run.claimed else []
@@ -81,7 +81,7 @@ class RunObserver:
         return _encoded(
             {
                 "outcomes": [
-                    outcome.as_json() | {"position": outcome.position, "at": outcome_row(outcome)["at"]}
+                    outcome.as_json() | {"position": outcome.position, "at": outcome.recorded_at}
                     for outcome in found or ()
                     if state in {None, outcome.state}
                 ],
@@ -147,10 +147,10 @@ class RunObserver:
         """Return what can be done to a run, by the last part of its address."""
         return {"cancel": self.cancel, "pause": self.pause, "resume": self.resume, "retry": self.retry}
 
-    def _figures_of(self, run_id: str) -> RunFigures:
+    def _figures_of(self, run: Run) -> RunFigures:
         with self._figures_lock:
-            figures = self._figures.setdefault(run_id, RunFigures())
-            self._figures.move_to_end(run_id)
+            figures = self._figures.setdefault(run.id, RunFigures(run))
+            self._figures.move_to_end(run.id)
             while len(self._figures) > _KEPT_FIGURES:
                 self._figures.popitem(last=False)
             return figures

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stagefleet.connections import Connections
 from stagefleet.errors import PruneLimitError, RunNotFoundError, StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback, RunArguments, callback_fields
+from stagefleet.fleet.follower import read_chain
 from stagefleet.fleet.reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import (
     append_plan,
@@ -74,7 +75,7 @@ class RunChains:
             with cancelled_if_interrupted(ledger, submission):
                 if ledger.run(submission.run_id).spec.next != following:  # another client's, or begun by one
                     self._cancel(following)
-                return list(self.runs(submission.run_id))
+                return self._runs(submission.run_id)
         except BaseException:
             self._cancel(following)
             raise
@@ -106,7 +107,7 @@ class RunChains:
         found = self.connections.ledger.run_under(key)
         if found is None or not self._is_submitted(found, fingerprint):
             return None
-        runs = list(self.runs(found))
+        runs = self._runs(found)
         is_whole = bool(runs) and runs[-1].spec.next is None and not runs[-1].spec.refusal
         if is_whole and all(run.state is RunState.SUCCEEDED for run in runs):
             self.notice(f"nothing was done now: all of it succeeded under this key, with run {found}")
@@ -130,14 +131,11 @@ class RunChains:
             time.sleep(_POLL_SECONDS)
         return True
 
-    def runs(self, run_id: str) -> Iterator[Run]:
-        """Iterate over a run and those that follow it, up to one that Redis has lost."""
-        following: str | None = run_id
-        with suppress(RunNotFoundError):  # the sweep cancels those after it
-            while following is not None:
-                run = self.connections.ledger.run(following)
-                yield run
-                following = None if run.spec.next is None else run.spec.next.run_id
+    def _runs(self, run_id: str) -> list[Run]:
+        """Return a run and those that follow it; none if it has expired."""
+        with suppress(RunNotFoundError):
+            return list(read_chain(self.connections.ledger, self.connections.ledger.run(run_id)))
+        return []
 
     def _cancel(self, following: NextRun | None) -> None:
         """Cancel runs that will not be started."""

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures, read_outcomes
+from stagefleet.fleet.follower import (
+    RunFollower,
+    find_run,
+    find_run_under,
+    read_chain,
+    read_failures,
+    read_outcomes,
+)
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import RunSubmitter, leftover_plan, spec_of_retry
@@ -348,11 +355,11 @@ class Fleet:
         return read_failures(self._connections.ledger, run_id)
 
     def report(self, run_id: str) -> Report:
-        """Return a report of a run as it stands, for people and CI systems; errors as of `run`."""
+        """Return a report of a run, and of those that follow it, as they stand; errors as of `run`."""
         from stagefleet.reports.report import Report  # noqa: PLC0415 - few ask for it
 
-        run = self.run(run_id)
-        return Report(run, partial(read_outcomes, self._connections.ledger, run.id))
+        found = read_chain(self._connections.ledger, self.run(run_id))
+        return Report(list(found), partial(read_outcomes, self._connections.ledger))
 
     def cancel(self, run_id: str, *, now: bool = False) -> bool:
         """Cancel a run, and return True if it was still in progress.

@@ -264,6 +264,15 @@ def find_run_under(ledger: Ledger, key: str) -> models.Run:
     return ledger.run(run_id)
 
 
+def read_chain(ledger: Ledger, run: models.Run) -> Iterator[models.Run]:
+    """Iterate over a run and those that follow it, up to one that Redis has lost."""
+    yield run
+    with suppress(errors.RunNotFoundError):  # the sweep cancels those after it
+        while run.spec.next is not None:
+            run = ledger.run(run.spec.next.run_id)
+            yield run
+
+
 def read_outcomes(ledger: Ledger, run_id: str) -> Iterator[models.Outcome]:
     """Iterate over the outcomes of a run so far."""
     position = ""

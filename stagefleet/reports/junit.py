@@ -1,4 +1,4 @@
-"""JUnit XML of a run, with the elements and attributes that GitLab and Jenkins both document.
+"""JUnit XML of runs, with the elements and attributes that GitLab and Jenkins both document.
 
 A run is a test suite, an item is a test case. GitLab names what it parses under "JUnit XML format
 specification" (https://docs.gitlab.com/ci/testing/unit_test_reports/); Jenkins has a schema, `junit-10.xsd`
@@ -26,6 +26,7 @@ ALL_BYTES = 28 * 1024 * 1024
 _MESSAGE_BYTES = 500
 _PART_BYTES = 256 * 1024
 _CLASS = "stagefleet"
+_DECLARATION = b"<?xml version='1.0' encoding='utf-8'?>\n"
 _NOT_OF_ITEMS = frozenset({"CoordinatorLostError", "HostLostError", "ItemLostError", "WorkerLostError"})
 """Errors of the fleet, which say nothing of the item: JUnit's `error`, where others are a `failure`."""
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -40,36 +41,42 @@ def printable(text: str) -> str:
     return _NOT_IN_XML.sub("\ufffd", text)
 
 
-def junit_of(run: Run, outcomes: Iterable[Outcome]) -> Iterator[bytes]:
-    """Yield the outcomes of a run as JUnit XML, in parts, at most `ALL_BYTES`.
+def junit_of(runs: Iterable[tuple[Run, Iterable[Outcome]]]) -> Iterator[bytes]:
+    """Yield the outcomes of runs as JUnit XML, in parts, at most `ALL_BYTES`.
 
     Every item has a test case while there is room: those that did not fail up to `PASSED_BYTES`, failed ones
-    up to the limit. The properties of the suite tell how many were left out. Memory is bounded: the counts
+    up to the limit. The properties of a suite tell how many were left out. Memory is bounded: the counts
     stand before the test cases, which wait in a temporary file. All outcomes are read before the first part.
     """
-    suite = _Suite(run)
     with tempfile.TemporaryFile() as cases:
-        for outcome in outcomes:
-            suite.add(outcome, cases)
-        suite.add_error_of_run(cases)
-        head, tail = suite.frame()
-        yield head
+        suites = []
+        for run, outcomes in runs:
+            suite = _Suite(run, cases)
+            for outcome in outcomes:
+                suite.add(outcome)
+            suite.add_error_of_run()
+            suites.append((*suite.frame(), cases.tell()))
+        yield _DECLARATION + b"<testsuites>"
         cases.seek(0)
-        while part := cases.read(_PART_BYTES):
-            yield part
-        yield tail
+        for head, tail, end in suites:
+            yield head
+            while part := cases.read(min(_PART_BYTES, end - cases.tell())):
+                yield part
+            yield tail
+        yield b"</testsuites>\n"
 
 
 class _Suite:
-    """The suite of one run, as far as its cases are written."""
+    """The suite of one run; its cases are written behind those of the runs before it."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, cases: IO[bytes]) -> None:
         self._run = run
         self._class = f"{_CLASS}.{run.spec.operation}"
         self._counts: Counter[str] = Counter()
-        self._read = self._left_out = self._bytes = 0
+        self._read = self._left_out = 0
+        self._cases = cases
 
-    def add(self, outcome: Outcome, cases: IO[bytes]) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Write the case of an item, if there is room for it."""
         self._read += 1
         name = f"{outcome.item} on {outcome.host}" if outcome.host else outcome.item
@@ -83,15 +90,15 @@ class _Suite:
             kind = "skipped"
             reason = (outcome.result or {}).get("reason") or str(outcome.state)
             _add_text(case, kind, str(reason))
-        self._write(case, kind, cases, ALL_BYTES if kind in {"error", "failure"} else PASSED_BYTES)
+        self._write(case, kind, ALL_BYTES if kind in {"error", "failure"} else PASSED_BYTES)
 
-    def add_error_of_run(self, cases: IO[bytes]) -> None:
+    def add_error_of_run(self) -> None:
         """Write the error of the run itself, if it has one that is no item's."""
         error = self._run.error
         if error is not None:
             case = self._case("the run itself", 0.0)
             _add_problem(case, "error", error)
-            self._write(case, "error", cases, ALL_BYTES)
+            self._write(case, "error", ALL_BYTES)
 
     def frame(self) -> tuple[bytes, bytes]:
         """Return what stands before the cases, and behind them."""
@@ -99,14 +106,9 @@ class _Suite:
         properties = ET.SubElement(suite, "properties")
         for name, value in self._properties().items():
             ET.SubElement(properties, "property", name=name, value=printable(value))
-        suites = ET.Element("testsuites")
-        suites.append(suite)
-        suite.tail = "\n"
         properties.tail = "\n"
-        head, end, tail = ET.tostring(suites, encoding="utf-8", xml_declaration=True).partition(
-            b"</testsuite>"
-        )
-        return head, end + tail + b"\n"
+        head, end, _ = ET.tostring(suite, encoding="utf-8").partition(b"</testsuite>")
+        return head, end + b"\n"
 
     def _attributes(self) -> dict[str, str]:
         started = datetime.fromtimestamp(self._run.created_at, UTC)
@@ -137,14 +139,13 @@ class _Suite:
     def _case(self, name: str, seconds: float) -> ET.Element:
         return ET.Element("testcase", classname=self._class, name=printable(name), time=f"{seconds:.3f}")
 
-    def _write(self, case: ET.Element, kind: str, cases: IO[bytes], limit: int) -> None:
+    def _write(self, case: ET.Element, kind: str, limit: int) -> None:
         written = ET.tostring(case, encoding="utf-8") + b"\n"
-        if self._bytes + len(written) > limit:
+        if self._cases.tell() + len(written) > limit:
             self._left_out += 1
             return
-        self._bytes += len(written)
         self._counts.update(("test", kind))
-        cases.write(written)
+        self._cases.write(written)
 
 
 _COUNTED = ("succeeded", "failed", "skipped", "cancelled")

@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page that needs nothing else: no script, no network, no file beside it.
+"""The report of runs as one HTML page that needs nothing else: no script, no network, no file beside it.
 
 It is built as a tree, so that every text is escaped by the one who writes it out. Charts are inline SVG whose
 colours are attributes: a server that forbids styles, as Jenkins does for archived files, still shows them.
@@ -12,12 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 from xml.etree import ElementTree as ET
 
-from stagefleet.reports.figures import BARS, FailureGroup, HostFigures, ReportFigures, instant
+from stagefleet.reports.advice import advice_for
 from stagefleet.reports.junit import printable
+from stagefleet.runs.documents import instant
+from stagefleet.runs.figures import FailureGroup, OutcomeCounts, RunFigures
+from stagefleet.runs.messages import subject_of
+from stagefleet.runs.models import Run
 
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70rem; margin: 1.5rem auto; padding: 0 1rem; }
+section + section { margin-top: 3rem; }
 h1 { font-size: 1.4rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
@@ -46,9 +51,10 @@ _SHORT_SECONDS, _MINUTE_SECONDS, _HOUR_SECONDS = 0.1, 60, 3600
 Child = ET.Element | str
 
 
-def report_page(figures: ReportFigures) -> str:
-    """Build the page."""
-    title = f"{figures.subject.operation} {figures.subject}".strip()
+def report_page(runs: Sequence[tuple[Run, RunFigures]]) -> str:
+    """Build the page of a run and of those that follow it in its chain."""
+    (first, _), *following = runs
+    states = ", ".join(str(run.state) for run, _ in runs)
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = _tag(
@@ -57,26 +63,46 @@ def report_page(figures: ReportFigures) -> str:
         _tag("meta", {"http-equiv": "Content-Security-Policy"}, content=policy),
         _tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         _tag("meta", name="referrer", content="no-referrer"),
-        _tag("title", f"{title}: {figures.run.state}"),
+        _tag("title", f"{_title(first)}: {states}"),
         _tag("style", _STYLE),
     )
-    body = _tag("body", _tag("main", _tag("h1", title), *_sections(figures)))
-    written = ET.tostring(_tag("html", head, body, lang="en"), encoding="unicode", method="html")
+    main = _tag("main")
+    if following:
+        main.append(_chain([run for run, _ in runs]))
+    for run, figures in runs:
+        main.append(_tag("section", _tag("h1", _title(run)), *_sections(run, figures)))
+    written = ET.tostring(
+        _tag("html", head, _tag("body", main), lang="en"), encoding="unicode", method="html"
+    )
     return f"<!DOCTYPE html>\n{written}\n"
 
 
-def _sections(figures: ReportFigures) -> Iterable[ET.Element]:
-    run = figures.run
+def _title(run: Run) -> str:
+    return f"{run.spec.operation} {subject_of(run.spec)}".strip()
+
+
+def _chain(runs: Sequence[Run]) -> ET.Element:
+    """Build the table of the runs of a chain."""
+    rows = [
+        (_number(number), _title(run), str(run.state), _number(run.total), _number(run.failed))
+        for number, run in enumerate(runs, 1)
+    ]
+    title = f"A chain of {len(runs)} runs: each starts when the one before it has ended"
+    return _tag("section", _tag("h1", title), _table(("Run", "What", "State", "Items", "Failed"), rows))
+
+
+def _sections(run: Run, figures: RunFigures) -> Iterable[ET.Element]:
     yield _tag("p", "Run ", _tag("code", run.id), " ", _tag("span", str(run.state), {"class": "state"}), ".")
-    if not figures.is_finished:
+    left = max(0, run.total - figures.read)
+    if not run.state.is_final:
         text = (
             f"This run was not finished when the report was written, at {instant(run.now_at)}: "
-            f"{figures.left:,} of {run.total:,} items had no outcome yet."
+            f"{left:,} of {run.total:,} items had no outcome yet."
         )
         yield _tag("p", text, {"class": "note"})
     if run.error is not None:
         yield _tag("p", f"{run.error.type}: {run.error.message}", {"class": "note"})
-    yield _facts(figures)
+    yield _facts(run, figures, left)
     yield from _failures(figures.failures)
     yield from _time_lines("Hosts", figures.hosts, figures)
     yield from _time_lines("Registries", figures.registries, figures)
@@ -87,23 +113,22 @@ def _sections(figures: ReportFigures) -> Iterable[ET.Element]:
         yield _table(("Items", "Note"), rows)
 
 
-def _facts(figures: ReportFigures) -> ET.Element:
-    run, document = figures.run, figures.as_json()
-    counts = {state: getattr(run, state) for state in _COLOURS}
-    told = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "none has ended"
-    durations = document["durations"]
+def _facts(run: Run, figures: RunFigures, left: int) -> ET.Element:
+    told = ", ".join(f"{getattr(run, state):,} {state}" for state in _COLOURS if getattr(run, state))
+    durations, seconds = figures.durations, max(run.seconds, 0.001)
+    sent = figures.all.bytes
     facts = {
-        "Items": f"{run.total:,}: {told}",
-        "Without outcome": f"{figures.left:,}" if figures.left else "",
-        "Begun": document["created_at"],
-        "Ended": document["finished_at"],
+        "Items": f"{run.total:,}: {told or 'none has ended'}",
+        "Without outcome": f"{left:,}" if left else "",
+        "Begun": instant(run.created_at),
+        "Ended": "" if run.finished_at is None else instant(run.finished_at),
         "Took": _duration(run.seconds),
-        "Sent": f"{_size(figures.bytes)}, {_size(document['bytes_per_second'])}/s" if figures.bytes else "",
-        "Rate": f"{document['items_per_second']:,.1f} items a second, at most {run.spec.parallel} at once",
-        "An item took": f"{_duration(durations['median'])} in the middle, nine of ten at most "
-        f"{_duration(durations['nine_of_ten'])}, the longest {_duration(durations['longest'])}",
+        "Sent": f"{_size(sent)}, {_size(sent / seconds)}/s" if sent else "",
+        "Rate": f"{figures.read / seconds:,.1f} items a second, at most {run.spec.parallel} at once",
+        "An item took": f"{_duration(durations.below(0.5))} in the middle, nine of ten at most "
+        f"{_duration(durations.below(0.9))}, the longest {_duration(durations.longest)}",
         "Attempts": f"{figures.attempts:,}; {figures.retried:,} items were tried more than once",
-        "Project": figures.subject.project,
+        "Project": subject_of(run.spec).project,
         "Key": run.spec.key,
         "Continues": run.spec.parent,
         "Release": str(run.version),
@@ -117,9 +142,8 @@ def _failures(groups: Sequence[FailureGroup]) -> Iterable[ET.Element]:
         return
     yield _tag("h2", "Failures")
     for group in groups:
-        document = group.as_json()
         yield _tag("h3", f"{group.type}: {_items(group.count)}")
-        yield _tag("p", document["advice"])
+        yield _tag("p", advice_for(group.type))
         rows = [
             (_tag("code", row["item"]), _host(row), (row["error"] or {}).get("message", ""))
             for row in group.examples
@@ -129,20 +153,20 @@ def _failures(groups: Sequence[FailureGroup]) -> Iterable[ET.Element]:
             yield _tag("p", f"and {group.count - len(rows):,} more", {"class": "quiet"})
 
 
-def _time_lines(title: str, lines: Sequence[HostFigures], figures: ReportFigures) -> Iterable[ET.Element]:
+def _time_lines(title: str, lines: Sequence[OutcomeCounts], figures: RunFigures) -> Iterable[ET.Element]:
     if not lines:
         return
     yield _tag("h2", title)
     width = f"each bar is {_duration(figures.bar_seconds)}"
-    begins, ends = instant(figures.begins_at), instant(figures.begins_at + BARS * figures.bar_seconds)
+    begins, ends = instant(figures.begins_at), instant(figures.begins_at + figures.bars * figures.bar_seconds)
     yield _tag("p", f"From {begins} to {ends}; {width}:", *_legend(), {"class": "quiet"})
     for line in lines:
         counts = ", ".join(f"{line.states[state]:,} {state}" for state in _COLOURS if line.states[state])
         sent = f", {_size(line.bytes)}" if line.bytes else ""
         yield _tag("h3", line.name)
         yield _tag("p", f"{counts}{sent}, {_duration(line.seconds)} of work")
-        if any(line.bars):
-            yield _chart(line)
+        if line.bars:
+            yield _chart(line, figures.bars)
 
 
 def _legend() -> Iterable[Child]:
@@ -152,28 +176,29 @@ def _legend() -> Iterable[Child]:
         yield state
 
 
-def _chart(line: HostFigures) -> ET.Element:
+def _chart(counts: OutcomeCounts, bars: int) -> ET.Element:
     """Draw the bars of a time line, each a stack of its states; the highest bar has the full height."""
-    highest = max(bar.total() for bar in line.bars)
+    line = counts.time_line(bars)
+    highest = max(map(sum, zip(*line.values(), strict=True)))
     chart = _tag(
         "svg",
-        _tag("title", f"Outcomes of {line.name} over time; the highest bar is {_items(highest)}"),
+        _tag("title", f"Outcomes of {counts.name} over time; the highest bar is {_items(highest)}"),
         role="img",
-        viewBox=f"0 0 {BARS * _BAR_ROOM} {_HEIGHT}",
+        viewBox=f"0 0 {bars * _BAR_ROOM} {_HEIGHT}",
         preserveAspectRatio="none",
         height=str(_HEIGHT),
         width="100%",
     )
-    for number, bar in enumerate(line.bars):
-        top = float(_HEIGHT)
-        for state, colour in _COLOURS.items():
-            if bar[state]:
-                height = max(1.0, bar[state] / highest * _HEIGHT)
-                top = max(0.0, top - height)
-                place = {"x": str(number * _BAR_ROOM), "y": f"{top:.1f}", "width": str(_BAR_WIDTH)}
-                text = _tag("title", f"{bar[state]:,} {state}")
+    tops = [float(_HEIGHT)] * bars
+    for state, colour in _COLOURS.items():
+        for number, count in enumerate(line.get(state, ())):
+            if count:
+                height = max(1.0, count / highest * _HEIGHT)
+                tops[number] = max(0.0, tops[number] - height)
+                place = {"x": str(number * _BAR_ROOM), "y": f"{tops[number]:.1f}", "width": str(_BAR_WIDTH)}
+                text = _tag("title", f"{count:,} {state}")
                 chart.append(_tag("rect", text, place, height=f"{height:.1f}", fill=colour))
-    floor = {"y": str(_HEIGHT - 1), "width": str(BARS * _BAR_ROOM), "height": "1"}
+    floor = {"y": str(_HEIGHT - 1), "width": str(bars * _BAR_ROOM), "height": "1"}
     chart.append(_tag("rect", floor, x="0", fill="#8888"))
     return chart
 

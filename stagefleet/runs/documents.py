@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from stagefleet.bounds import cut
@@ -60,18 +61,11 @@ def _wait_row(wait: Wait) -> dict[str, Any]:
 
 
 def outcome_row(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome as a page shows it: its facts, its position, and the time of that."""
-    return {
-        "position": outcome.position,
-        "at": time_of(outcome.position),
-        **outcome_facts(outcome),
-    }
-
-
-def outcome_facts(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome without its result, and with the start of a long message."""
+    """Return an outcome with its position and time, without its result, with the start of a long message."""
     error = outcome.error
     return {
+        "position": outcome.position,
+        "at": outcome.recorded_at,
         "item": outcome.item,
         "host": outcome.host,
         "state": str(outcome.state),
@@ -84,9 +78,9 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def time_of(position: str) -> float:
-    """Return the time of a position in a stream, `MILLISECONDS-NUMBER`."""
-    return int(position.partition("-")[0] or 0) / 1000
+def instant(seconds: float) -> str:
+    """Format a time in seconds since 1970 as RFC 3339, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def registry_of(address: str) -> str:

@@ -42,20 +42,22 @@
     }
   }
 
-  function showTimeLine(line) {
+  function showTimeLine(figures) {
     const target = byId('time-line');
-    if (!line.bars.length) { target.replaceChildren(pages.element('p', 'No item has ended yet.')); return; }
-    const highest = Math.max(...line.bars.map(bar => bar.slice(0, 4).reduce((left, right) => left + right, 0)));
-    const space = 'http://www.w3.org/2000/svg', count = Math.max(line.bars.length, 10);
+    if (!figures.bars) { target.replaceChildren(pages.element('p', 'No item has ended yet.')); return; }
+    const lines = pages.STATES.map(state => figures.time_line[state] || []);
+    const places = Array.from({ length: figures.bars }, (_, place) => place);
+    const highest = Math.max(...places.map(place => lines.reduce((total, line) => total + (line[place] || 0), 0)));
+    const space = 'http://www.w3.org/2000/svg', count = Math.max(figures.bars, 10);
     const drawing = document.createElementNS(space, 'svg');
     drawing.setAttribute('viewBox', `0 0 ${count} 100`);
     drawing.setAttribute('preserveAspectRatio', 'none');
     drawing.setAttribute('role', 'img');
     drawing.setAttribute('aria-label', 'Items that ended, over time');
-    line.bars.forEach((bar, place) => {
+    places.forEach(place => {
       let top = 100;
       pages.STATES.forEach((state, index) => {
-        const height = 100 * bar[index] / highest;
+        const height = 100 * (lines[index][place] || 0) / highest;
         if (!height) return;
         top -= height;
         const box = document.createElementNS(space, 'rect');
@@ -67,16 +69,18 @@
         drawing.append(box);
       });
     });
-    const until = line.begins_at + line.bars.length * line.bar_seconds;
+    const until = figures.begins_at + figures.bars * figures.bar_seconds;
     target.replaceChildren(drawing, pages.element('p',
-      `${pages.moment(line.begins_at)} to ${pages.time(until)}; a bar is ${pages.duration(line.bar_seconds)}, the highest has ${pages.number(highest)} items`));
+      `${pages.moment(figures.begins_at)} to ${pages.time(until)}; a bar is ${pages.duration(figures.bar_seconds)}, the highest has ${pages.number(highest)} items`));
   }
 
+  /* An item counts for the registry that its failure names, else for the one that is written to. */
   function showHosts(run, figures) {
-    const rows = figures.hosts.filter(row => row.host).map(row => ({ name: row.host, role: 'host', ...row }));
-    for (const [role, name] of Object.entries(run.registries)) {
-      rows.push({ name, role: role === 'source' ? 'read from' : 'written to', ...figures.all });
-    }
+    const written = run.registries.destination || run.registries.source;
+    const rows = [
+      ...figures.hosts.map(row => ({ role: 'host', ...row })),
+      ...figures.registries.map(row => ({ role: row.name === written && run.destination ? 'written to' : 'read from', ...row })),
+    ];
     pages.table(byId('hosts'), [
       ['Name', row => row.name], ['Role', row => row.role],
       ['Done', row => pages.number(row.succeeded + row.skipped), 'end'],
@@ -110,7 +114,7 @@
     byId('rate').textContent = pages.rate(run);
     byId('waits').replaceChildren(...run.waits.map(wait => pages.element('li', pages.wait(wait))));
     showFacts(run);
-    showTimeLine(figures.time_line);
+    showTimeLine(figures);
     byId('error-types').replaceChildren(...Object.entries(figures.error_types).map(
       ([name, count]) => pages.element('span', `${name}: ${pages.number(count)}`)));
     pages.table(byId('failures'), [item, ['Reason', reason], ['Attempts', row => pages.number(row.attempts), 'end'],

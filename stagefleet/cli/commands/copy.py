@@ -10,7 +10,7 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import print_line
-from stagefleet.cli.report import exit_code, print_plan
+from stagefleet.cli.report import exit_code, print_plan, write_reports
 from stagefleet.cli.session import (
     Interrupts,
     RunOptions,
@@ -20,7 +20,7 @@ from stagefleet.cli.session import (
     takes_run_options,
     watch_run,
 )
-from stagefleet.errors import PruneLimitError, UsageError
+from stagefleet.errors import NoWorkerError, PruneLimitError, UsageError
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
@@ -123,7 +123,6 @@ def _mirror(
         "stages that are named": named is not None,
         "--missing-ok": options.missing_ok,
         "--host": bool(operation.hosts),
-        "--report (each of its runs has one: stagefleet report RUN)": bool(options.report),
     }
     for what, is_given in refused.items():
         if is_given:
@@ -170,11 +169,20 @@ def _show_runs(
     fleet: stagefleet.Fleet, runs: Sequence[stagefleet.Run], options: RunOptions, interrupts: Interrupts
 ) -> None:
     """Print the ids of the runs of a mirror, or follow each to its end, as long as they succeed."""
-    for run in runs:
-        if options.detach:
+    if options.detach:
+        for run in runs:
             detach_or_follow(fleet, run, options, interrupts)
-        elif code := exit_code(watch_run(fleet, run, interrupts, as_json=options.json)):
-            raise typer.Exit(code)
+        return
+    first = next((run.id for run in runs), "")
+    codes = (exit_code(watch_run(fleet, run, interrupts, as_json=options.json)) for run in runs)
+    try:
+        code = next(filter(None, codes), 0)
+    except NoWorkerError:
+        write_reports(fleet, first, options.report)
+        raise
+    write_reports(fleet, first, options.report)
+    if code:
+        raise typer.Exit(code)
 
 
 def _take(name: str, named: list[str] | None, hosts: tuple[str, ...], options: RunOptions) -> None:

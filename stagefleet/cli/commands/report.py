@@ -36,7 +36,8 @@ def report_run(
 ) -> None:
     """Report on a run for an archive or a CI system: what was done, how fast, what failed and why.
 
-    - is standard output. A run that is not finished is reported as it stands, and the report says so.
+    - is standard output. A run that is not finished is reported as it stands, and the report says so. Runs
+    that follow it in its chain, as in a mirror or a purge, are part of its report.
     The exit code is 0 if the report is written, however the run ended.
     """
     if (run_id is None) == (idempotency_key is None):
@@ -53,8 +54,9 @@ def report_run(
             write_file(file, REPORT_FORMS[form](report))
         if json:
             print_json(report.as_json())
-        if not report.run.state.is_final:
-            say(
-                f"run {report.run.id} is {report.run.state}: the report tells what {report.run.done:,} of "
-                f"{report.run.total:,} items came to"
-            )
+        for run in report.runs:
+            if not run.state.is_final:
+                say(
+                    f"run {run.id} is {run.state}: the report tells what {run.done:,} of {run.total:,} items "
+                    "came to"
+                )

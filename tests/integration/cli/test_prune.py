@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.services import ImageMaker, stage_id_of
@@ -69,9 +71,12 @@ def test_a_mirror_copies_and_then_deletes(command, source, destination, stages, 
     assert (0, 1) == (again.code, len(again.out.splitlines()))
 
 
-def test_an_embedded_mirror_does_the_same(command, source, destination, stages, tags):
-    done = command("copy", source, destination, "--prune", "--embedded")
+def test_an_embedded_mirror_does_the_same(command, source, destination, stages, tags, tmp_path):
+    file = tmp_path / "mirror.json"
+    done = command("copy", source, destination, "--prune", "--embedded", "--report", str(file))
     assert 0 == done.code
+    report = json.loads(file.read_text())
+    assert (12, [1]) == (report["total"], [run["total"] for run in report["following"]])
     assert stages["kept"] | {"v1.0"} == tags()
 
 

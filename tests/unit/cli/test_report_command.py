@@ -116,7 +116,6 @@ def test_a_run_without_workers_is_reported_too(command):
         (["--report", "a.pdf"], ".html or .xml or .json"),
         (["--report", "a.html", "--detach"], "stagefleet report"),
         (["--report", "a.html", "--dry-run"], "stagefleet report"),
-        (["--report", "a.html", "--prune"], "stagefleet report RUN"),
     ],
 )
 def test_a_report_that_cannot_be_is_refused_before_the_run(command, options, said, ledger):

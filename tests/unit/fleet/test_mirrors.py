@@ -56,6 +56,21 @@ def test_what_the_source_no_longer_has_goes_after_the_copy(fleet):
     assert sorted(KEPT + NEW) == listed(fleet)
 
 
+def test_the_report_of_the_copy_is_that_of_the_mirror(fleet):
+    mirror = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
+    follow(fleet, mirror)
+    report = fleet.report(fleet.run_under("nightly").id)
+    assert [run.id for run in mirror.runs] == [run.id for run in report.runs]
+    (deletion,) = report.as_json()["following"]
+    assert (mirror.runs[1].id, "succeeded", 2, 0) == (
+        deletion["run"],
+        deletion["state"],
+        deletion["total"],
+        deletion["left"],
+    )
+    assert [] == fleet.report(mirror.runs[1].id).as_json()["following"]
+
+
 def test_a_plan_changes_nothing(fleet):
     plan = project(fleet).plan_mirror(DESTINATION)
     assert (NEW, OLD, None) == (list(plan.copies.items), list(plan.deletions.items), plan.refusal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -53,14 +54,18 @@ def make_outcome():
 
 @pytest.fixture
 def report_of(make_run):
-    """Makes a report of outcomes; those that are read again are the same."""
+    """Makes a report of outcomes, and of runs that follow; outcomes that are read again are the same."""
 
-    def report(outcomes, run=None):
+    def report(outcomes, run=None, following=()):
         known = list(outcomes)
+        runs = [(make_run(total=len(known)) if run is None else run, known)]
+        for number, (state, later) in enumerate(following, 2):
+            runs.append((replace(make_run(state, total=len(later)), id=f"run-{number}"), list(later)))
+        outcomes_of = {one.id: found for one, found in runs}
 
-        def read() -> Iterator[Outcome]:
-            return iter(known)
+        def read(run_id: str) -> Iterator[Outcome]:
+            return iter(outcomes_of[run_id])
 
-        return Report(make_run(total=len(known)) if run is None else run, read)
+        return Report([one for one, _ in runs], read)
 
     return report

@@ -154,4 +154,18 @@ def test_nothing_is_written_before_all_is_read(make_run, make_outcome):
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        next(junit.junit_of(make_run(), failing()))
+        next(junit.junit_of([(make_run(), failing())]))
+
+
+def test_runs_of_a_chain_are_suites_that_share_the_room(report_of, make_outcome, monkeypatch):
+    monkeypatch.setattr(junit, "PASSED_BYTES", 1000)
+    deletions = [make_outcome(item="old"), make_outcome(item="older", error=("NotFoundError", "gone"))]
+    report = report_of([make_outcome() for _ in range(20)], following=[(RunState.FAILED, deletions)])
+    first, second = JUnitXml.fromstring(written(report))
+    assert 0 < first.tests < 20
+    assert (1, 1, ["older"]) == (second.tests, second.failures, [case.name for case in second])
+    left_out = [
+        int({entry.name: entry.value for entry in suite.properties()}["left_out"])
+        for suite in (first, second)
+    ]
+    assert [20 - first.tests, 1] == left_out

@@ -104,3 +104,12 @@ def test_characters_that_no_document_has_are_replaced(report_of, make_outcome):
     html = report_of([make_outcome(error=("Error", "a\x00b\x1b[31m\x0c"), item="x\x08")]).html()
     assert {"\x00", "\x1b", "\x08", "\x0c"}.isdisjoint(html)
     assert "a\ufffdb\ufffd[31m" in html
+
+
+def test_each_run_of_a_chain_has_its_part(report_of, make_outcome):
+    deletions = [make_outcome(item="old", error=("NotFoundError", "gone"))]
+    page = Page(report_of([make_outcome()], following=[(RunState.RUNNING, deletions)]).html())
+    assert 3 == page.tags.count("h1")
+    for part in ("A chain of 2 runs", "6200c6a4b1f3", "run-2", "NotFoundError: 1 item", "was not finished"):
+        assert part in page.text
+    assert "A chain" not in Page(report_of([make_outcome()]).html()).text

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import inspect
-import json
-import tracemalloc
 
 import pytest
 
 from stagefleet import errors
 from stagefleet.reports.advice import advice_for
-from stagefleet.reports.figures import BARS, ReportFigures
 from stagefleet.runs.models import ErrorInfo, ItemState, RunState
 from tests.unit.reports.conftest import SECONDS
 
@@ -43,16 +40,17 @@ def test_failures_are_grouped_by_type_the_most_frequent_first(report_of, make_ou
 
 
 def test_a_time_line_has_each_outcome_in_the_bar_of_its_time(report_of, make_outcome):
-    outcomes = [make_outcome(at=0), make_outcome(at=SECONDS / 2), make_outcome(at=SECONDS)]
-    outcomes.append(make_outcome(error=("NotFoundError", "src.test has no such blob"), at=SECONDS))
-    lines = {line["name"]: line for line in report_of(outcomes).as_json()["registries"]}
+    outcomes = [make_outcome(at=0), make_outcome(at=SECONDS / 2), make_outcome(at=SECONDS - 1)]
+    outcomes.append(make_outcome(error=("NotFoundError", "src.test has no such blob"), at=SECONDS - 1))
+    document = report_of(outcomes).as_json()
+    lines = {line["name"]: line["time_line"] for line in document["registries"]}
     assert {"dst.test:5000", "src.test"} == set(lines)
-    bars = lines["dst.test:5000"]["time_line"]["succeeded"]
-    assert [0, BARS // 2, BARS - 1] == [number for number, count in enumerate(bars) if count]
-    assert (1, BARS) == (
-        lines["src.test"]["time_line"]["failed"][-1],
-        len(lines["src.test"]["time_line"]["failed"]),
-    )
+    bars = lines["dst.test:5000"]["succeeded"]
+    at = (0, SECONDS / 2, SECONDS - 1)
+    assert [int(seconds / document["bar_seconds"]) for seconds in at] == [
+        number for number, count in enumerate(bars) if count
+    ]
+    assert (1, len(bars)) == (lines["src.test"]["failed"][-1], len(lines["src.test"]["failed"]))
 
 
 def test_hosts_have_time_lines_of_their_own(report_of, make_outcome):
@@ -112,23 +110,12 @@ def test_the_error_of_a_run_comes_with_advice(report_of, make_run):
     assert document["error"]["advice"] == advice_for("CoordinatorLostError")
 
 
-def test_memory_does_not_grow_with_the_number_of_outcomes(make_run, make_outcome):
-    """Names and messages differ in each: nothing is kept for all of them."""
-
-    def outcomes(count):
-        for number in range(count):
-            error = (f"Type{number}Error", f"message {number} " * 50)
-            result = {"reason": f"note {number}", "notes": [f"more {number}"] * 3}
-            yield make_outcome(error=error, host=f"host-{number}", result=result, at=number % SECONDS)
-
-    def peak(count):
-        tracemalloc.start()
-        try:
-            figures = ReportFigures(make_run(total=count), outcomes(count))
-            return tracemalloc.get_traced_memory()[1], len(json.dumps(figures.as_json()))
-        finally:
-            tracemalloc.stop()
-
-    (small, small_document), (large, large_document) = peak(500), peak(2000)
-    assert large < 1.1 * small
-    assert large_document < 1.1 * small_document
+def test_runs_that_follow_in_a_chain_are_part_of_the_report(report_of, make_outcome):
+    deletions = [make_outcome(ItemState.SUCCEEDED, item="old"), make_outcome(error=("NotFoundError", "gone"))]
+    following = [(RunState.FAILED, deletions), (RunState.CANCELLED, [])]
+    document = report_of([make_outcome()], following=following).as_json()
+    assert [("run-2", "failed", 2), ("run-3", "cancelled", 0)] == [
+        (run["run"], run["state"], run["total"]) for run in document["following"]
+    ]
+    assert [1, []] == [run["failures"] and run["failures"][0]["count"] for run in document["following"]]
+    assert [] == report_of([make_outcome()]).as_json()["following"]
