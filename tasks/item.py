@@ -26,6 +26,7 @@ from stagefleet.attempt import Attempt, ItemFunction, ItemLease, ItemLeaseRenewe
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
+from stagefleet.names import Repository
 from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import RedisRetry
@@ -102,6 +103,8 @@ class ItemExecutor:
                 if end.kind in {EndKind.FAILED, EndKind.RETRY}:
                     made.fail("", end.text)
             self._renewer.counts.add(round(claim.seconds * 1000), "attempt_ms", known.spec.operation)
+            for registry in known.registries:
+                self._renewer.counts.add(1, "registry_attempts", registry, end.kind.value)
             return end
 
     def refuse(self, run_id: str, index: int, problem: str) -> None:
@@ -279,11 +282,13 @@ class _KnownRun:
 
     Attributes:
         facts: Fields of its log records besides run, item, host and worker.
+        registries: The registries of its storages.
     """
 
     spec: RunSpec
     operation: Operation | None
     facts: Mapping[str, str]
+    registries: frozenset[str]
 
     @classmethod
     def of(cls, spec: RunSpec) -> _KnownRun:
@@ -292,7 +297,9 @@ class _KnownRun:
             operation = parse_operation(spec.operation, spec.options)
         except (KeyError, ValidationError, errors.UsageError):
             operation = None  # the attempt says what is wrong
-        return cls(spec, operation, subject_of(spec).facts)
+        addresses = () if operation is None else operation.addresses
+        registries = frozenset(address.host for address in addresses if isinstance(address, Repository))
+        return cls(spec, operation, subject_of(spec).facts, registries)
 
 
 def _open_span(known: _KnownRun, claim: Claim) -> AbstractContextManager[Span]:

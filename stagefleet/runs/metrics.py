@@ -82,6 +82,13 @@ METRICS = {
             "Attempts that a live worker gave up without its lease.",
         ),
         Metric(
+            "stagefleet_registry_attempts_total",
+            "counter",
+            "Attempts that have ended, by their end (done, retry, failed, cancelled) and the registry of the "
+            "storage; a copy counts for that of its source and that of its destination.",
+            ("registry", "end"),
+        ),
+        Metric(
             "stagefleet_registry_refusals_total",
             "counter",
             "Answers by which a registry put off a request or ended an attempt, by status; error for none.",

@@ -1,4 +1,4 @@
-"""Reader of a fleet's metrics, from one script: counters, workers, and the live runs.
+"""Reader of a fleet's metrics, by a few scripts: counters, workers, and the live runs.
 
 Counters are fields of one hash, `KIND LABEL...`: the scripts that record an outcome, reap an item or end a
 run add to them, and heartbeats bring what workers count themselves. They are in the ledger, so that a
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from stagefleet.settings import Settings
 
-MOST_RUNS = 500
-"""Live runs that a scrape looks at, the oldest first; figures of more are in proportion to these."""
+MOST_RUNS = 200
+"""Live runs that a scrape looks at; where there are more, their figures are in proportion to these."""
+RUNS_A_CALL = 50
+"""Runs that one call of the script looks at: Redis serves nobody else for less than a millisecond."""
 _MOST_HOSTS = 100
 _WORKER_NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]+-[0-9a-f]{6}")
 _LIVE_STATES = ("submitting", "running", "paused", "cancelling")
@@ -59,9 +61,12 @@ class FleetMetrics:
 
         Raises as `redis_client.map_redis_errors`.
         """
-        now_ms, counters, workers, swept_ms, live, coordinations, oldest_ms, rows = self._scripts.call(
-            "metrics", MOST_RUNS
-        )
+        now_ms, counters, workers, swept_ms, live, coordinations, oldest_ms = self._scripts.call("metrics")
+        rows = [
+            row
+            for first in _first_ranks(int(live))
+            for row in self._scripts.call("live_runs", first, first + RUNS_A_CALL - 1)
+        ]
         now_ms, samples = int(now_ms), Samples()
         samples.add("up", 1)
         _add_counters(samples, _pairs(counters))
@@ -69,9 +74,22 @@ class FleetMetrics:
         for name, since_ms in (("last_sweep_seconds", swept_ms), ("oldest_run_seconds", oldest_ms)):
             samples.add(name, _seconds_since(since_ms, now_ms))
         samples.add("coordinations", int(coordinations))
-        _add_runs(samples, rows, now_ms, share=int(live) / max(1, len(rows)))
+        share = int(live) / max(1, len(rows)) if int(live) > MOST_RUNS else 1
+        _add_runs(samples, rows, now_ms, share=share)
         samples.add("wanted_slots", min(1, int(coordinations)), "coordinate")
         return samples.text()
+
+
+def _first_ranks(live: int) -> list[int]:
+    """Return where each call begins, by age: all runs are read, or parts from the oldest to the newest.
+
+    >>> _first_ranks(0), _first_ranks(60), _first_ranks(10_000)
+    ([], [0, 50], [0, 3316, 6633, 9950])
+    """
+    if live <= MOST_RUNS:
+        return list(range(0, live, RUNS_A_CALL))
+    calls = MOST_RUNS // RUNS_A_CALL
+    return [part * (live - RUNS_A_CALL) // (calls - 1) for part in range(calls)]
 
 
 def unreachable_metrics() -> str:
@@ -137,6 +155,9 @@ class _CounterReader:
 
     def refusals(self, number: int, registry: str, reason: str = OTHER) -> None:
         self._add("registry_refusals_total", number, registry, reason)
+
+    def registry_attempts(self, number: int, registry: str, end: str = OTHER) -> None:
+        self._add("registry_attempts_total", number, registry, end)
 
     def waits(self, number: int, reason: str) -> None:
         self._add("waits_total", number, reason)
@@ -237,7 +258,7 @@ def _add_runs(samples: Samples, rows: Iterable[Sequence[Any]], now_ms: int, *, s
 
 @dataclass(frozen=True, slots=True)
 class _LiveRun:
-    """Figures of a live run, from `lua/metrics.lua`; `pending` items are neither claimed nor waiting."""
+    """Figures of a live run, from `lua/live_runs.lua`; `pending` items are neither claimed nor waiting."""
 
     state: str
     operation: str

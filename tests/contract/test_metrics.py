@@ -10,12 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stagefleet.redis_client import COUNTERS
 from stagefleet.runs.metrics import METRICS
-from stagefleet.runs.metrics_reader import MOST_RUNS, FleetMetrics, unreachable_metrics
+from stagefleet.runs.metrics_reader import MOST_RUNS, RUNS_A_CALL, FleetMetrics, unreachable_metrics
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, WorkerInfo
+from stagefleet.runs.versions import __version__
 from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker
 
 ITEMS = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(10)]
 COMMANDS_OF_A_SCRAPE = 8  # the script, the time, the counters, the workers, ...
+COMMANDS_OF_A_PART = 3  # of the live runs: the script, the time, the list of them
 COMMANDS_OF_A_RUN = 5
 
 
@@ -90,10 +92,9 @@ def test_live_runs_show_what_waits_and_what_slots_they_can_use(harness: LedgerHa
     harness.ledger.cancel(harness.submit(ITEMS[:2], operation="describe_stage"))
     harness.advance(7)
     found = samples_of(metrics_at(harness, metrics))
-    items = {names[1:]: number for names, number in found.items() if names[0] == "stagefleet_items"}
-    assert {"pending": 8, "claimed": 1, "waiting": 1} == {
-        state: number for (operation, state), number in items.items() if operation == "copy_stage"
-    }
+    assert (8, 1, 1) == tuple(
+        found["stagefleet_items", "copy_stage", state] for state in ("pending", "claimed", "waiting")
+    )
     wanted = {
         names[1]: number
         for names, number in found.items()
@@ -144,8 +145,8 @@ def test_workers_are_counted_by_host_and_release_and_not_by_process(
         harness.ledger.heartbeats.beat(WorkerInfo(name, 4, ("copy", "host.build-1")), seconds=60)
     harness.ledger.heartbeats.beat(WorkerInfo("worker-9@old-0a1b2c-00000f", 4, ("copy",)), seconds=0)
     found = samples_of(metrics.read())
-    (workers,) = ((names, number) for names, number in found.items() if names[0] == "stagefleet_workers")
-    assert (3, "build-1") == (workers[1], workers[0][1])
+    assert 3 == found["stagefleet_workers", "build-1", __version__]
+    assert 1 == sum(names[0] == "stagefleet_workers" for names in found)
     assert (12, 12, 0) == tuple(found["stagefleet_slots", queue] for queue in ("copy", "other", "delete"))
 
 
@@ -169,39 +170,90 @@ def test_dead_workers_lost_coordinators_and_sweeps_are_there(harness: LedgerHarn
     harness.advance(LEASE_SECONDS + 1)
     harness.ledger.sweep()
     found = samples_of(metrics_at(harness, metrics))
+    assert 1 == found["stagefleet_up",]
     assert 1 == found["stagefleet_reaped_total", "copy_stage"]
     assert 1 == found["stagefleet_failed_items_total", "copy_stage", "WorkerLostError"]
     assert (1, 1) == (found["stagefleet_coordinations",], found["stagefleet_wanted_slots", "coordinate"])
     assert 0 <= found["stagefleet_last_sweep_seconds",] < 60
 
 
-def test_a_scrape_of_ten_thousand_runs_takes_as_many_commands_as_one_of_a_few_hundred(
-    harness: LedgerHarness, metrics: FleetMetrics, broker: RedisBroker
-):
+def write_live_runs(broker: RedisBroker, count: int, **fields: Any) -> None:
+    """Write live runs, each opened a moment after the one before."""
+    facts = {"state": "running", "operation": "copy_stage", "total": 9, "parallel": 4, "unacknowledged": 0}
+    ended = dict.fromkeys(("succeeded", "failed", "skipped", "cancelled"), 0)
     with broker.client.pipeline(transaction=False) as pipe:
-        for number in range(10_000):
+        for number in range(count):
             run = f"{number:012x}"
-            facts = {
-                "state": "running",
-                "operation": "copy_stage",
-                "total": 9,
-                "parallel": 4,
-                "unacknowledged": 0,
-            }
-            ended = dict.fromkeys(("succeeded", "failed", "skipped", "cancelled"), 0)
-            pipe.hset(f"{broker.prefix}run:{run}", mapping=facts | ended)
-            pipe.zadd(f"{broker.prefix}live", {run: 1})
-            pipe.zadd(f"{broker.prefix}runs", {run: 1})
+            pipe.hset(f"{broker.prefix}run:{run}", mapping=facts | ended | {"next": 1} | fields)
+            pipe.zadd(f"{broker.prefix}live", {run: number + 1})
+            pipe.zadd(f"{broker.prefix}runs", {run: number + 1})
         pipe.execute()
-    metrics.read()
+
+
+def commands_of(broker: RedisBroker, work: Callable[[], str]) -> tuple[int, str]:
+    """How many commands Redis served for some work, and its answer."""
     broker.client.config_resetstat()
-    found = samples_of(metrics.read())
+    text = work()
     stats = broker.client.info("commandstats")
-    commands = sum(entry["calls"] for name, entry in stats.items() if "config" not in name)
-    assert COMMANDS_OF_A_SCRAPE + COMMANDS_OF_A_RUN * MOST_RUNS == commands
+    return sum(entry["calls"] for name, entry in stats.items() if "config" not in name), text
+
+
+def test_a_scrape_of_ten_thousand_runs_takes_a_thousand_commands_in_five_calls(
+    metrics: FleetMetrics, broker: RedisBroker
+):
+    write_live_runs(broker, 10_000)
+    metrics.read()
+    commands, text = commands_of(broker, metrics.read)
+    parts = MOST_RUNS // RUNS_A_CALL
+    assert COMMANDS_OF_A_SCRAPE + COMMANDS_OF_A_PART * parts + COMMANDS_OF_A_RUN * MOST_RUNS == commands
+    assert 1020 == commands
+    found = samples_of(text)
     assert (10_000, 40_000) == (
         found["stagefleet_live_runs", "running"],
         found["stagefleet_wanted_slots", "copy_stage"],
+    )
+
+
+def test_of_many_runs_old_ones_and_new_ones_are_looked_at(metrics: FleetMetrics, broker: RedisBroker):
+    write_live_runs(broker, 4000)
+    for number in range(2000, 4000):
+        broker.client.hset(f"{broker.prefix}run:{number:012x}", "paused", 1)
+    found = samples_of(metrics.read())
+    assert (2000, 2000) == tuple(found["stagefleet_live_runs", state] for state in ("running", "paused"))
+
+
+def test_each_of_as_many_runs_as_are_looked_at_counts_once(metrics: FleetMetrics, broker: RedisBroker):
+    write_live_runs(broker, MOST_RUNS - 1)
+    assert MOST_RUNS - 1 == samples_of(metrics.read())["stagefleet_live_runs", "running"]
+
+
+def test_runs_that_have_not_begun_are_read_with_one_command_each(metrics: FleetMetrics, broker: RedisBroker):
+    write_live_runs(broker, RUNS_A_CALL, next=0, state="submitting")
+    metrics.read()
+    commands, text = commands_of(broker, metrics.read)
+    assert COMMANDS_OF_A_SCRAPE + COMMANDS_OF_A_PART + RUNS_A_CALL == commands
+    assert RUNS_A_CALL == samples_of(text)["stagefleet_live_runs", "submitting"]
+
+
+def test_what_workers_count_themselves_is_there(harness: LedgerHarness, metrics: FleetMetrics):
+    counts = {
+        "registry_attempts r:5000 done": 7,
+        "registry_attempts r:5000 retry": 2,
+        "refusals r:5000 429": 3,
+        "attempt_ms copy_stage": 4500,
+        "lost_leases -": 5,
+        "waits lock": 6,
+        "wait_ms lock": 2500,
+    }
+    harness.ledger.heartbeats.beat(WorkerInfo("host:1", 2, ("copy",)), seconds=9, counts=counts)
+    found = samples_of(metrics.read())
+    assert 3 == found["stagefleet_registry_refusals_total", "r:5000", "429"]
+    assert 4.5 == found["stagefleet_attempt_duration_seconds_sum", "copy_stage"]
+    assert 5 == found["stagefleet_lost_leases_total",]
+    assert 6 == found["stagefleet_waits_total", "lock"]
+    assert 2.5 == found["stagefleet_wait_seconds_total", "lock"]
+    assert (7, 2) == tuple(
+        found["stagefleet_registry_attempts_total", "r:5000", end] for end in ("done", "retry")
     )
 
 
@@ -231,7 +283,8 @@ def test_every_metric_has_its_type_and_help_and_no_other_is_there(
     harness.submit(ITEMS[:2])
     harness.ledger.finish(harness.take(), failure(ITEMS[0]), retry_after_seconds=9)
     harness.ledger.finish(harness.take(), failure(ITEMS[1]))
-    broker.client.hset(COUNTERS.of(broker.prefix), "refusals r:5000 429", 3)
+    for field in ("refusals r:5000 429", "registry_attempts r:5000 done"):
+        broker.client.hset(COUNTERS.of(broker.prefix), field, 3)
     families = {
         family.name + "_total" * (family.type == "counter"): family
         for family in text_string_to_metric_families(metrics.read())

@@ -143,9 +143,10 @@ def test_prometheus_scrapes_a_fleet_and_calls_for_workers_when_they_are_gone(
         fleet.for_each_copy_stage(source, destination)
         prometheus.wait_for('stagefleet_items_total{operation="copy_stage",state="succeeded"}', 3)
         prometheus.wait_for('stagefleet_attempt_duration_seconds_count{operation="copy_stage"}', 3)
+        # The worker counts this itself, and its heartbeat brings it.
+        prometheus.wait_for(f'stagefleet_registry_attempts_total{{registry="{registry.host}",end="done"}}', 3)
         prometheus.wait_for("stagefleet:wanted_slots", 0)
         prometheus.wait_for("sum(stagefleet:workers)", 1)
-        # The worker counts this itself, and its heartbeat brings it.
         prometheus.wait_for('stagefleet_attempt_duration_seconds_sum{operation="copy_stage"} > bool 0', 1)
         assert not prometheus.fires("StagefleetNoWorker")
         workers.stop()

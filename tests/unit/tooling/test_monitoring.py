@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -54,6 +55,22 @@ def test_the_dashboard_asks_for_what_is_recorded_and_every_record_is_on_it():
     assert set(RECORDS) == {name for expr in asked for name in re.findall(r"stagefleet:[\w:]+", expr)}
     assert [] == [expr for expr in asked if "stagefleet_" in expr]
     assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_the_value_of_each_metric_is_held_by_a_test():
+    """Each has a value that a test of a real Redis compares: `found["NAME", LABEL...]`."""
+    tests = ast.parse((ROOT / "tests/contract/test_metrics.py").read_text())
+    looked_up = {
+        str(name.value)
+        for compared in ast.walk(tests)
+        if isinstance(compared, ast.Assert)
+        for key in ast.walk(compared)
+        if isinstance(key, ast.Subscript) and isinstance(key.slice, ast.Tuple)
+        for name in key.slice.elts[:1]
+        if isinstance(name, ast.Constant)
+    }
+    held = {name.removesuffix("_sum") for name in looked_up}
+    assert set() == set(METRICS) - held
 
 
 def test_each_alert_has_a_test_in_which_it_fires():

@@ -97,6 +97,28 @@ def test_an_operation_sees_its_item_its_options_and_what_is_asked_for(fleet):
     assert [(run, "a", {"repository": "host.example/path"}, ["a", "b"])] == seen
 
 
+def test_attempts_are_counted_by_the_registries_of_the_run_and_their_end(fleet):
+    """Issue 14: heartbeats bring these counts, so that no item costs a command of Redis more."""
+    options = {"source": "src.test:5000/app", "destination": "dst.test/app"}
+    submission = fleet.ledger.open(RunSpec(operation="copy_stage", options=options, max_attempts=3))
+    fleet.ledger.append(submission, ["a", "b"])
+    fleet.ledger.start(submission)
+    fleet.deliver(lambda _: ItemResult())
+    fleet.deliver(failing(RegistryUnavailableError("503")))
+    counted = fleet.renewer.counts.take()
+    assert {
+        f"registry_attempts {registry} {end}": 1
+        for registry in ("src.test:5000", "dst.test")
+        for end in ("done", "retry")
+    } == {name: number for name, number in counted.items() if name.startswith("registry_attempts")}
+
+
+def test_an_operation_that_is_in_no_registry_counts_for_none(fleet):
+    fleet.submit("a", repository="host.example/path")
+    fleet.deliver(lambda _: ItemResult())
+    assert not [name for name in fleet.renewer.counts.take() if name.startswith("registry_attempts")]
+
+
 def test_the_result_of_an_item_is_in_its_outcome(fleet):
     run = fleet.submit("a")
     fleet.deliver(lambda _: ItemResult(result={"k": 1}, bytes=7))
