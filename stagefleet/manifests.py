@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -30,6 +31,13 @@ _FOREIGN_LAYERS = (
     "application/vnd.oci.image.layer.nondistributable.",
 )
 """Layers stored elsewhere for legal reasons (OCI image specification 1.1, "Non-Distributable Layers")."""
+_IMAGE_CONFIGS = frozenset(
+    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
+)
+_IMAGE_LAYER = re.compile(
+    r"application/vnd\.(docker\.image\.rootfs\.(foreign\.)?diff\.tar|oci\.image\.layer\.(nondistributable\.)?v1\.tar)"
+    r"([.+](gzip|zstd))?"
+)
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
@@ -67,6 +75,16 @@ class Descriptor:
     def is_distributable(self) -> bool:
         """True if its media type lets a registry store it."""
         return not self.media_type.startswith(_FOREIGN_LAYERS)
+
+    @property
+    def is_image_config(self) -> bool:
+        """True for the configuration of an image; artifacts have others."""
+        return self.media_type in _IMAGE_CONFIGS
+
+    @property
+    def is_image_layer(self) -> bool:
+        """True for a layer that an engine unpacks; artifacts have others."""
+        return _IMAGE_LAYER.fullmatch(self.media_type) is not None
 
     @classmethod
     def parse(cls, document: object) -> Self:

@@ -19,10 +19,10 @@ from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Digest, EngineProject, Reference, Repository, StageId
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.storages.docker_engine import StageImages
-from stagefleet.storages.repository import RegistryStorage
-from stagefleet.storages.stage_verification import Defect, StageVerification, choose_images, members_for
+from stagefleet.storages.repository import RegistryStorage, choose_images, members_for
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
+from stagefleet.storages.verification import RejectionCheck, StageFault
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -125,28 +125,27 @@ class _StageFetch:
         """
         stage_id = self._stage_id
         try:
-            defect = self._find_defect(delivery, primary)
+            part = self._find_fault(delivery, primary)
         except errors.StageNotFoundError:
             _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
             return
-        if defect is None:
+        if part is None:
             raise errors.TruncatedError(f"{error}; but here it gives all of it: try again") from error
-        if defect.member is not None or stage_id.is_multiplatform:
-            what = "" if defect.member in {None, defect.content.digest} else f" in its member {defect.member}"
+        if part.member is not None or stage_id.is_multiplatform:
+            what = "" if part.member in {None, part.content.digest} else f" in its member {part.member}"
             raise errors.BrokenStageError(
-                f"{primary} {defect}{what} of the multi-platform stage {stage_id}: run "
+                f"{primary} {part}{what} of the multi-platform stage {stage_id}: run "
                 f"stagefleet delete {primary} {stage_id}, and build it again"
             ) from error
-        _LOGGER.warning("stage %s will be rejected: %s %s", stage_id, primary, defect)
+        _LOGGER.warning("stage %s will be rejected: %s %s", stage_id, primary, part)
         self._storages.open(primary).reject(stage_id, project=self._project.name, lease=self._lease)
 
-    def _find_defect(self, delivery: StageDelivery, primary: Repository) -> Defect | None:
-        """Return the requested content that the primary cannot deliver; None if reads are inconclusive."""
+    def _find_fault(self, delivery: StageDelivery, primary: Repository) -> StageFault | None:
+        """Return a requested part that the primary cannot deliver; None if reads are inconclusive."""
         try:
             members = delivery.wanted_members(primary)
             client = self._storages.registries.client
-            verification = StageVerification(client, primary, self._stage_id, lease=self._lease)
-            return verification.find_defect(members)
+            return RejectionCheck(client, primary, self._stage_id, lease=self._lease).find_fault(members)
         except (errors.BrokenStageError, errors.PlatformNotFoundError):
             return None  # the manifest cannot be read, or only the engine knows its choice
 

@@ -6,9 +6,9 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import ForbiddenError, StageNotFoundError, UsageError
 from stagefleet.names import StageId
 from stagefleet.operations.verify import VerifyOperation
-from stagefleet.storages.content_verification import VerificationResult
 from stagefleet.storages.storage import Storage
 from stagefleet.storages.storages import Storages
+from stagefleet.storages.verification import VerificationResult
 
 
 def verify_stage(storages: Storages, attempt: Attempt) -> ItemResult:

@@ -29,7 +29,7 @@ from stagefleet.storages.storage import RecordStore, Storage, StoredRecord, Writ
 
 if TYPE_CHECKING:
     from stagefleet.engine import Engine  # imports docker-py
-    from stagefleet.storages.content_verification import VerificationResult
+    from stagefleet.storages.verification import VerificationResult
 
 _CONFLICT = 409
 

@@ -11,7 +11,7 @@ from stagefleet.engine import Engine, Heed, call_under_lease
 from stagefleet.errors import EngineError
 from stagefleet.layers import diff_id_of
 from stagefleet.leases import Lease, current_lease
-from stagefleet.storages.content_verification import Fault, Look, VerificationResult
+from stagefleet.storages.verification import Fault, Look, VerificationResult
 
 
 def verify_images(

@@ -23,7 +23,7 @@ from stagefleet.stage_lists import StageIdList
 
 if TYPE_CHECKING:
     from stagefleet.records import CustomTag, Record, RecordId, RecordKind
-    from stagefleet.storages.content_verification import VerificationResult
+    from stagefleet.storages.verification import VerificationResult
 
 
 class Storage(ABC):
@@ -162,7 +162,7 @@ class ManifestStorage(Storage):
     def verify(
         self, stage_id: StageId, attempt: Attempt, shared_state: SharedState, *, shallow: bool
     ) -> VerificationResult:
-        from stagefleet.storages.content_verification import ContentVerification  # noqa: PLC0415 - only workers verify
+        from stagefleet.storages.verification import ContentVerification  # noqa: PLC0415 - only workers verify
 
         return ContentVerification(self, stage_id, attempt, shared_state, shallow=shallow).execute()
 

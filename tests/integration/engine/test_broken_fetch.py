@@ -18,7 +18,7 @@ from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.project import Project
-from stagefleet.storages import stage_verification
+from stagefleet.storages import verification
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.front import Answer, RegistryFront
@@ -34,7 +34,7 @@ ATTESTATION = {"os": "unknown", "architecture": "unknown"}
 def between_looks(monkeypatch):
     """What happens between the first look and the second; no test waits for it."""
     changes: list[Callable[[], object]] = []
-    monkeypatch.setattr(stage_verification, "pause", lambda *_: [change() for change in changes])
+    monkeypatch.setattr(verification, "pause", lambda *_: [change() for change in changes])
     return changes
 
 

@@ -8,7 +8,7 @@ from stagefleet.errors import PlatformNotFoundError, UnsupportedManifestError
 from stagefleet.images import Platform, PlatformSelection
 from stagefleet.manifests import Manifest
 from stagefleet.names import StageId
-from stagefleet.storages.stage_verification import choose_images
+from stagefleet.storages.repository import choose_images
 from tests.unit.storages.conftest import OCI_INDEX, OCI_MANIFEST, entry
 
 AMD64 = Platform("linux", "amd64")

@@ -18,8 +18,8 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import digest_of
 from stagefleet.names import StageId
-from stagefleet.storages import stage_verification
-from stagefleet.storages.stage_verification import StageVerification
+from stagefleet.storages import verification
+from stagefleet.storages.verification import RejectionCheck
 
 BASE, OWN = b"base layer", b"own layer"
 
@@ -42,7 +42,7 @@ def between(monkeypatch):
         for change in changes:
             change()
 
-    monkeypatch.setattr(stage_verification, "pause", pause)
+    monkeypatch.setattr(verification, "pause", pause)
     return changes
 
 
@@ -54,7 +54,7 @@ def stage(fakes):
 
 
 def examine(fakes, stage_id, *members, lease=NO_LEASE):
-    return StageVerification(fakes.registries, fakes.source, stage_id, lease=lease).find_defect(members)
+    return RejectionCheck(fakes.registries, fakes.source, stage_id, lease).find_fault(members)
 
 
 def blobs(fakes):
@@ -68,19 +68,19 @@ def parts(fakes, stage_id):
 
 @pytest.mark.parametrize("part", ["config", "layer"])
 @pytest.mark.parametrize("there", [None, b"altered", b""], ids=["missing", "altered", "empty"])
-def test_what_is_missing_or_altered_at_two_looks_is_a_defect(fakes, stage, between, part, there):
+def test_what_is_missing_or_altered_at_two_looks_is_a_fault(fakes, stage, between, part, there):
     """R5: five seconds apart at the least, each on connections of its own."""
     content = parts(fakes, stage)[part]
     blobs(fakes).pop(content.digest)
     if there is not None:
         blobs(fakes)[content.digest] = there
-    defect = examine(fakes, stage)
+    faulty = examine(fakes, stage)
     assert (content, "" if there is None else str(digest_of(there)), None) == (
-        defect.content,
-        defect.found,
-        defect.member,
+        faulty.content,
+        faulty.look.detail,
+        faulty.member,
     )
-    assert str(content.digest) in str(defect)
+    assert str(content.digest) in str(faulty)
     assert ([True], 2) == ([seconds >= 5 for seconds in between.waits], fakes.registries.fresh)
 
 
@@ -94,7 +94,7 @@ def test_a_stage_that_is_whole_is_looked_at_once(fakes, stage, between):
     [(None, OWN), (None, b"half"), (b"half", None), (b"half", OWN), (b"half", b"another half")],
     ids=["missing, whole", "missing, altered", "altered, missing", "altered, whole", "altered, otherwise"],
 )
-def test_two_looks_that_differ_are_no_defect(fakes, stage, between, before, after):
+def test_two_looks_that_differ_are_no_fault(fakes, stage, between, before, after):
     """R5: a backend that comes back, a proxy that has half of it now and less of it then."""
     layer = parts(fakes, stage)["layer"]
 
@@ -137,7 +137,7 @@ def test_a_look_that_fails_says_nothing_about_the_stage(fakes, stage, between, e
         examine(fakes, stage)
 
 
-def test_a_stage_that_was_replaced_meanwhile_has_no_defect(fakes, stage, between):
+def test_a_stage_that_was_replaced_meanwhile_has_no_fault(fakes, stage, between):
     """R5: what was seen first was of another manifest."""
     blobs(fakes).pop(parts(fakes, stage)["layer"].digest)
     between.append(lambda: fakes.registries.push(fakes.source, str(stage), layers=(b"new",)))
@@ -174,10 +174,10 @@ def test_only_the_members_that_are_asked_for_are_looked_at(fakes, between):
     blobs(fakes).pop(digest_of(b"2"))
     del fakes.registries.stored(fakes.source).manifests[missing]
     assert examine(fakes, index, sound) is None
-    defect = examine(fakes, index, sound, broken)
-    assert (digest_of(b"2"), broken) == (defect.content.digest, defect.member)
-    defect = examine(fakes, index, missing)
-    assert (missing, "", missing) == (defect.content.digest, defect.found, defect.member)
+    part = examine(fakes, index, sound, broken)
+    assert (digest_of(b"2"), broken) == (part.content.digest, part.member)
+    part = examine(fakes, index, missing)
+    assert (missing, "", missing) == (part.content.digest, part.look.detail, part.member)
 
 
 def test_what_is_missing_is_read_before_what_is_large(fakes, stage, between):

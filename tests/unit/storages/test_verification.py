@@ -27,7 +27,7 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import digest_of
 from stagefleet.names import StageId
-from stagefleet.storages import content_verification
+from stagefleet.storages import verification
 from tests.unit.storages.conftest import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, entry
 
 BASE, OWN = b"base layer", b"own layer"
@@ -44,7 +44,7 @@ def between(monkeypatch):
         for change in changes:
             change()
 
-    monkeypatch.setattr(content_verification, "pause", pause)
+    monkeypatch.setattr(verification, "pause", pause)
     return changes
 
 

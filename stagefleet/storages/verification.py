@@ -7,9 +7,8 @@ blob is looked at once in a run of the whole fleet, and what was found is shared
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -20,11 +19,14 @@ from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.image_config import diff_ids_in
 from stagefleet.layers import ByteStream, diff_id_of
+from stagefleet.leases import Lease
 from stagefleet.manifests import Descriptor, Manifest, MemberReader
-from stagefleet.names import Digest, StageId
+from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
 from stagefleet.shared_state.base import SharedState
+from stagefleet.storages.repository import fetch_stage_manifest
 from stagefleet.storages.storage import ManifestStorage
 
 SECOND_LOOK_SECONDS = 5.0
@@ -35,14 +37,6 @@ _DIFF_ID_CHARACTERS = 24
 """Characters of a diff id that are kept and compared: `sha256:` and 17 digits tell layers apart."""
 _CONFIG_BYTES = 8 * 1024 * 1024
 _TOLD = 20
-_IMAGE_CONFIGS = {
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-}
-_IMAGE_LAYER = re.compile(
-    r"application/vnd\.(docker\.image\.rootfs\.(foreign\.)?diff\.tar|oci\.image\.layer\.(nondistributable\.)?v1\.tar)"
-    r"([.+](gzip|zstd))?"
-)
 
 
 class Fault(StrEnum):
@@ -219,7 +213,7 @@ class ContentVerification:
         layers = manifest.layers
         named = self._verify_blob(manifest.config, "config", where).diff_ids
         if named is not None and len(named) != len(layers):
-            if all(_IMAGE_LAYER.fullmatch(layer.media_type) for layer in layers):
+            if all(layer.is_image_layer for layer in layers):
                 look = Look(Fault.UNREADABLE, f"it names {len(named)} diff ids for {len(layers)} layers")
                 self._result.note(look, f"the config {manifest.config.digest}{where}")
             named = None
@@ -248,9 +242,9 @@ class ContentVerification:
         """Return how a blob is looked at: artifacts have configurations and layers of any kind."""
         if self._shallow or not blob.size:
             return "asked"
-        if kind == "config" and blob.media_type in _IMAGE_CONFIGS and blob.size <= _CONFIG_BYTES:
+        if kind == "config" and blob.is_image_config and blob.size <= _CONFIG_BYTES:
             return "config"
-        return "layer" if _IMAGE_LAYER.fullmatch(blob.media_type) else "blob"
+        return "layer" if blob.is_image_layer else "blob"
 
     def _look_at_blob(self, blob: Descriptor, kind: str, storage: ManifestStorage) -> Look:
         if kind == "asked":
@@ -300,3 +294,104 @@ class ContentVerification:
 
 def _pieces(stream: ByteStream) -> Iterator[bytes]:
     return iter(partial(stream.read, CHUNK_BYTES), b"")
+
+
+@dataclass(frozen=True, slots=True)
+class StageFault:
+    """Fault of a stage: a registry cannot deliver the manifest of a member, a configuration or a layer.
+
+    `member` is the member of an index that it belongs to; None if the stage is one image.
+    """
+
+    content: Descriptor
+    look: Look
+    member: Digest | None = None
+
+    def __str__(self) -> str:
+        """Describe the fault, as `lacks sha256:...`."""
+        if self.look.fault == Fault.ALTERED:
+            return f"has other content for {self.content.digest} ({self.look.detail})"
+        return f"lacks {self.content.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionCheck:
+    """Check that a registry cannot deliver a stage, before it is rejected for good.
+
+    A registry restarts, a backend is away for a moment, a proxy has half of a blob. So both looks go over
+    connections of their own and past every cache on the way, nothing that others found counts, and only
+    the same result twice does, while the tag still names the same manifest.
+    """
+
+    client: RegistryClient
+    repository: Repository
+    stage_id: StageId
+    lease: Lease
+
+    def find_fault(self, members: Sequence[Digest]) -> StageFault | None:
+        """Return a part that is missing or altered at two looks; None if there is none, or no proof.
+
+        `members` are those of an index to read; empty for one image. A failed read proves nothing about the
+        stage, and is raised, as is `StageNotFoundError`.
+        """
+        with self.client.reopened() as client:
+            manifest = fetch_stage_manifest(client, self.repository, self.stage_id)
+            part = next(self._faulty_parts(client, manifest, members), None)
+        if part is None:
+            return None
+        what = f"before a second look at {self.repository.tagged(str(self.stage_id))}"
+        pause(SECOND_LOOK_SECONDS, self.lease, self.repository.host, what)
+        with self.client.reopened() as client:
+            if fetch_stage_manifest(client, self.repository, self.stage_id).digest != manifest.digest:
+                return None
+            is_member = part.content.digest == part.member
+            look = self._look_at_member if is_member else self._look_at_blob
+            return part if look(client, part.content) == part.look else None
+
+    def _faulty_parts(
+        self, client: RegistryClient, manifest: Manifest, members: Sequence[Digest]
+    ) -> Iterator[StageFault]:
+        if not manifest.is_index:
+            yield from self._faulty_blobs(client, manifest)
+            return
+        for member in {each.digest: each for each in manifest.members if each.digest in members}.values():
+            seen = self._look_at_member(client, member)
+            if isinstance(seen, Look):
+                yield StageFault(member, seen, member.digest)
+            else:
+                yield from self._faulty_blobs(client, seen, member.digest)
+
+    def _faulty_blobs(
+        self, client: RegistryClient, manifest: Manifest, member: Digest | None = None
+    ) -> Iterator[StageFault]:
+        """Look at the blobs that the registry must have; layers that are stored elsewhere are left out."""
+        named = [*([] if manifest.config is None else [manifest.config]), *manifest.layers]
+        blobs = {blob.digest: blob for blob in named if blob.is_distributable}.values()
+        for blob in sorted(blobs, key=lambda blob: self._seems_there(client, blob)):
+            look = self._look_at_blob(client, blob)
+            if look.fault:
+                yield StageFault(blob, look, member)
+
+    def _seems_there(self, client: RegistryClient, blob: Descriptor) -> bool:
+        """Ask for a blob by HEAD; the answer only decides which blob is read first."""
+        with suppress(errors.RegistryError, errors.DigestMismatchError):
+            return client.has_blob(self.repository, blob.digest, size=blob.size)
+        return True
+
+    def _look_at_blob(self, client: RegistryClient, blob: Descriptor) -> Look:
+        self.lease.check()
+        try:
+            found = client.hash_blob(self.repository, blob)
+        except errors.NotFoundError:
+            return Look(Fault.MISSING)
+        return Look() if found == blob.digest else Look(Fault.ALTERED, str(found))
+
+    def _look_at_member(self, client: RegistryClient, member: Descriptor) -> Manifest | Look:
+        """Read the manifest of a member, or return its fault."""
+        self.lease.check()
+        try:
+            return client.fetch_manifest(Reference.of(self.repository, member.digest))
+        except errors.NotFoundError:
+            return Look(Fault.MISSING)
+        except errors.DigestMismatchError as error:
+            return Look(Fault.ALTERED, error.found or str(error))
