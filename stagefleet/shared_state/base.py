@@ -70,7 +70,7 @@ class StoredValue:
     clock: float = 0.0
 
 
-class SingleFlight(ABC):
+class SharedValues(ABC):
     """Compute values once for all, over a shared store, with a cache of this process in front."""
 
     def __init__(self) -> None:
@@ -263,7 +263,7 @@ class UploadDecision(StrEnum):
     """Another worker is sending it: ask again soon."""
 
 
-class SharedState(SingleFlight):
+class SharedState(SharedValues):
     """Data that the workers of a run find out together; safe for many threads and processes."""
 
     @abstractmethod
