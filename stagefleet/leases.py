@@ -10,11 +10,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from stagefleet.backoff import REDIS_BACKOFF
 from stagefleet.errors import ItemCancelledError, LeaseLostError
@@ -115,6 +114,34 @@ class UndoLease:
             self._lease.require(seconds)
         except ItemCancelledError:
             return
+
+
+class ChildLease:
+    """A lease that also ends when nobody waits any more for the work under it."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._has_ended = False
+
+    def end(self) -> None:
+        """End it; the lease that it was made from goes on."""
+        self._has_ended = True
+
+    def check(self) -> None:
+        if self._has_ended:
+            raise ItemCancelledError("nobody waits for this any more")
+        self._lease.check()
+
+    def require(self, seconds: float) -> None:
+        self.check()
+        self._lease.require(seconds)
+        self.check()  # another thread may have ended it while it was renewed
+
+    def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
+        return waiting(self._lease, seconds, host, text)
+
+    def note_bytes(self, moved: int, expected: int = 0) -> None:
+        note_bytes(self._lease, moved, expected)
 
 
 _CURRENT: ContextVar[Lease] = ContextVar("lease", default=NO_LEASE)
@@ -327,74 +354,3 @@ def elapsed_seconds() -> float:
     `time.monotonic` stops while a virtual machine is suspended (clock_gettime(2), CLOCK_BOOTTIME).
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-# Parallel calls in threads, for a caller that waits for all of them and may leave early.
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-class ChildLease:
-    """A lease that also ends when nobody waits any more for the work under it."""
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-        self._has_ended = False
-
-    def end(self) -> None:
-        """End it; the lease that it was made from goes on."""
-        self._has_ended = True
-
-    def check(self) -> None:
-        if self._has_ended:
-            raise ItemCancelledError("nobody waits for this any more")
-        self._lease.check()
-
-    def require(self, seconds: float) -> None:
-        self.check()
-        self._lease.require(seconds)
-        self.check()  # another thread may have ended it while it was renewed
-
-    def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-        return waiting(self._lease, seconds, host, text)
-
-    def note_bytes(self, moved: int, expected: int = 0) -> None:
-        note_bytes(self._lease, moved, expected)
-
-
-class LeaseBoundThreads:
-    """Thread pool under the lease of the thread that creates it, for use in a `with` block.
-
-    At the end of the block, also by an error or an interrupt, unfinished calls end within a second: their
-    waits check the pool's end. A bare pool would first finish all pauses and time-outs of each thread.
-    """
-
-    def __init__(self, count: int, name: str) -> None:
-        self._lease = ChildLease(current_lease())
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End unfinished calls, and wait for their end."""
-        self._lease.end()
-        self._pool.shutdown(cancel_futures=True)
-
-    def submit(
-        self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-    ) -> Future[_Result]:
-        """Call a function in one of the threads."""
-        return self._pool.submit(lambda: self._call(function, *args, **kwargs))
-
-    def map(self, function: Callable[[Any], _Result], arguments: Iterable[Any]) -> Iterator[_Result]:
-        """Call a function with each argument in the threads; yield results in the arguments' order."""
-        return self._pool.map(lambda argument: self._call(function, argument), arguments)
-
-    def _call(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
-        with under_lease(self._lease):
-            return function(*args, **kwargs)

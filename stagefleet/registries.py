@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
-from stagefleet.leases import Lease, LeaseBoundThreads
+from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records.image import (
@@ -22,6 +22,7 @@ from stagefleet.records.image import (
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections, RememberedStages
+from stagefleet.threads import LeaseBoundThreads
 
 MOST_LOOKED_AT = 256
 """Most rejections read in one listing, besides cached ones; the others count as rejected until then."""

@@ -1,17 +1,20 @@
-"""Threads of a process for registry calls that go side by side."""
+"""Threads of a process for calls that go side by side, for a caller that waits for all of them."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Any, ParamSpec, Self, TypeVar
 
-from stagefleet.leases import ChildLease, Lease, under_lease
+from stagefleet.leases import ChildLease, Lease, current_lease, under_lease
 
 Call = Callable[[Lease], object]
 """Work that is done under a lease of its own, which it is given and its requests check."""
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class RequestThreads:
@@ -92,3 +95,40 @@ class _Batch:
     def _next(self) -> Call | None:
         with self._lock:
             return self._calls.popleft() if self._calls else None
+
+
+class LeaseBoundThreads:
+    """Thread pool under the lease of the thread that creates it, for use in a `with` block.
+
+    At the end of the block, also by an error or an interrupt, unfinished calls end within a second: their
+    waits check the pool's end. A bare pool would first finish all pauses and time-outs of each thread.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._lease = ChildLease(current_lease())
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End unfinished calls, and wait for their end."""
+        self._lease.end()
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(
+        self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> Future[_Result]:
+        """Call a function in one of the threads."""
+        return self._pool.submit(lambda: self._call(function, *args, **kwargs))
+
+    def map(self, function: Callable[[Any], _Result], arguments: Iterable[Any]) -> Iterator[_Result]:
+        """Call a function with each argument in the threads; yield results in the arguments' order."""
+        return self._pool.map(lambda argument: self._call(function, argument), arguments)
+
+    def _call(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
+        with under_lease(self._lease):
+            return function(*args, **kwargs)

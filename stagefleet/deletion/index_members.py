@@ -9,11 +9,12 @@ from itertools import islice
 from typing import TypeVar
 
 from stagefleet import errors
-from stagefleet.leases import Lease, LeaseBoundThreads
+from stagefleet.leases import Lease
 from stagefleet.manifests import DOCKER_MANIFEST, MAX_DEPTH, MAX_MANIFESTS, OCI_MANIFEST, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records.image import is_placeholder
 from stagefleet.registry.client import RegistryClient
+from stagefleet.threads import LeaseBoundThreads
 
 _MOST_MEMBERS = MAX_MANIFESTS
 _MOST_INDEXES = 100

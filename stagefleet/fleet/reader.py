@@ -16,12 +16,12 @@ from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments, callback_f
 from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.fleet.submission import check_key
 from stagefleet.images import StageDescription
-from stagefleet.leases import LeaseBoundThreads
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, PlanStorages, fingerprint, parse_storage
 from stagefleet.project import Project
 from stagefleet.runs import models
 from stagefleet.storages.isolation import Isolation, OnLeftOut, left_out, try_again
+from stagefleet.threads import LeaseBoundThreads
 
 if TYPE_CHECKING:
     from stagefleet.registry.referrers import Referrer

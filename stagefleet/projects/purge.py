@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any
 
 from stagefleet import errors
-from stagefleet.leases import LeaseBoundThreads
 from stagefleet.manifests import Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.delete import InUsePolicy
@@ -23,6 +22,7 @@ from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag
 from stagefleet.registry.client import RegistryClient
 from stagefleet.storages.storages import Storages
+from stagefleet.threads import LeaseBoundThreads
 
 _THREADS = 8
 _MOST_ALSO = 10_000

@@ -19,9 +19,9 @@ from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
 from stagefleet.registry.http.hosts import api_path, base_url, join_url, origin_of
 from stagefleet.registry.http.transport import Body, Transport
-from stagefleet.registry.threads import RequestThreads
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
+from stagefleet.threads import RequestThreads
 
 _UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
 """Headers that make caches on the way forward the request (RFC 9111, sections 5.2.1.4 and 5.4)."""

@@ -12,7 +12,7 @@ from stagefleet.errors import StagefleetError
 from stagefleet.leases import SLICE_SECONDS, ChildLease, Lease, under_lease
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.threads import RequestThreads
+from stagefleet.threads import RequestThreads
 
 AHEAD_BYTES = 2 * CHUNK_BYTES
 """Most bytes of a blob that wait to be sent; one chunk more may be on its way from the source."""

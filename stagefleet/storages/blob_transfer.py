@@ -18,11 +18,11 @@ from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
 from stagefleet.registry.blob_reader import BlobSource
-from stagefleet.registry.threads import Call
 from stagefleet.registry.upload_facts import WHOLE_CONFIG_BYTES
 from stagefleet.registry.upload_sessions import SessionStore, Upload
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.storages.storage import ManifestStorage, requiring_blob
+from stagefleet.threads import Call
 
 _OWNER_BYTES = 8
 _LONGEST_WAIT_SECONDS = 300.0

@@ -20,10 +20,10 @@ from stagefleet.leases import current_lease
 from stagefleet.names import EngineProject, LayoutPath, Reference, Repository, StageId, StorageAddress
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
-from stagefleet.registry.threads import Call
 from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storage import Storage
+from stagefleet.threads import Call
 
 if TYPE_CHECKING:
     from stagefleet.deletion.tag_deletion import TagDeletions  # clients delete nothing

@@ -16,8 +16,8 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.transport import Body
-from stagefleet.registry.threads import RequestThreads
 from stagefleet.registry.upload_sessions import SessionStore, Upload
+from stagefleet.threads import RequestThreads
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"

@@ -17,12 +17,12 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records.ids import RecordId, RecordKind
-from stagefleet.registry.threads import Call
 from stagefleet.runs import coordinator
 from stagefleet.runs.messages import live_hosts
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLastUsed, MemoryLedger
+from stagefleet.threads import Call
 
 
 def stage(number: int) -> str:

@@ -12,7 +12,7 @@ from stagefleet.errors import ForbiddenError, RegistryUnavailableError
 from stagefleet.leases import NO_LEASE, current_lease
 from stagefleet.names import StageId, StorageAddress, parse_address
 from stagefleet.operations.base import PlanStorages
-from stagefleet.registry.threads import RequestThreads
+from stagefleet.threads import RequestThreads
 
 FIRST, SECOND, OTHER = map(parse_address, ("a.test/app", "b.test/app", "c.test/app"))
 STAGE_IDS = [StageId(f"{number:056x}", 1_700_000_000_000) for number in range(3)]

@@ -13,7 +13,7 @@ from stagefleet.leases import NO_LEASE, current_lease
 from stagefleet.registry.blob_stream import AHEAD_BYTES, BlobStream
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
-from stagefleet.registry.threads import RequestThreads
+from stagefleet.threads import RequestThreads
 
 
 class Source:

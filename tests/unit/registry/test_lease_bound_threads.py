@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import ItemCancelledError
-from stagefleet.leases import LeaseBoundThreads, current_lease, under_lease
+from stagefleet.leases import current_lease, under_lease
 from stagefleet.registry.http.waits import pause
+from stagefleet.threads import LeaseBoundThreads
 
 
 class Lease:

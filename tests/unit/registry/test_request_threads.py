@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 from stagefleet.leases import NO_LEASE, ChildLease, current_lease
 from stagefleet.registry.http.waits import pause
-from stagefleet.registry.threads import RequestThreads
+from stagefleet.threads import RequestThreads
 
 VARIABLE = ContextVar("VARIABLE", default="unset")
 

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet.errors import ItemCancelledError, RegistryUnreachableError
-from stagefleet.leases import NO_LEASE, LeaseBoundThreads, current_lease, under_lease
+from stagefleet.leases import NO_LEASE, current_lease, under_lease
 from stagefleet.manifests import OCI_MANIFEST
 from stagefleet.names import Repository
 from stagefleet.registry.upload_sessions import Upload
 from stagefleet.settings import RegistrySettings
+from stagefleet.threads import LeaseBoundThreads
 from tests.unit.registry.asking import (
     ALL,
     BLOB,

@@ -21,9 +21,9 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry.threads import RequestThreads
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.testing.memory_registries import MemoryRegistries
+from stagefleet.threads import RequestThreads
 from tests.stage_tasks import StageTasks
 from tests.unit.storages.far import Course
 
