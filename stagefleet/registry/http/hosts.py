@@ -1,21 +1,25 @@
-"""API addresses of registries: scheme, host, and the aliases of Docker Hub."""
+"""API addresses of registries: scheme, host, the aliases of Docker Hub, and the proxies before them."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
 import requests
+from requests.utils import select_proxy
 
-from stagefleet.errors import RegistryError
+from stagefleet.errors import RegistryError, SettingsError
 from stagefleet.names import Repository
+from stagefleet.redaction import host_of
 from stagefleet.settings import RegistrySettings, Settings
 
 _HUB = "docker.io"
-_HUB_API = "registry-1.docker.io"
+HUB_API = "registry-1.docker.io"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Stricter than a URL parser, and without user names: two parsers that differ over a URL (`http://a\@b/`)
@@ -58,24 +62,28 @@ def is_loopback(host: str) -> bool:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    if name == "localhost":
-        return True
+    address = ip_address_of(name)
+    return name == "localhost" or (address is not None and address.is_loopback)
+
+
+def ip_address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is named by; None for a name."""
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
 def base_url(host: str, settings: Settings) -> str:
     """Return the URL of a registry without a path; loopback hosts default to HTTP, all others to HTTPS."""
     said = settings.registry(host).plain_http
     plain = is_loopback(host) if said is None else said
-    return f"{'http' if plain else 'https'}://{_HUB_API if host == _HUB else host}"
+    return f"{'http' if plain else 'https'}://{HUB_API if host == _HUB else host}"
 
 
 def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
     """Return the settings for an API host; Docker Hub's are under its name in repositories."""
-    if api_host == _HUB_API and api_host not in settings.registries:
+    if api_host == HUB_API and api_host not in settings.registries:
         return settings.registry(_HUB)
     return settings.registry(api_host)
 
@@ -134,3 +142,78 @@ def is_refused_as_plain(response: requests.Response, body: bytes) -> bool:
     if urlsplit(str(request.url)).scheme != "http":
         return False
     return request.method == "HEAD" or _REFUSAL.search(body) is not None
+
+
+# Proxies of the environment, and the hosts that need none, as Go's tools read them.
+#
+# Source: golang.org/x/net/http/httpproxy, `Config`. docker, crane and skopeo read `NO_PROXY` by it; requests
+# knows no `*.example.com`, and takes `example.com` for the end of any name.
+
+
+_SCHEMES = frozenset({"http", "https"})
+
+
+def proxies_of(origin: str) -> dict[str, str]:
+    """Read the proxies for an origin, `scheme://host[:port]`, from the environment; none for loopback hosts.
+
+    `SettingsError` if the address of the proxy cannot be read, or is that of a SOCKS proxy.
+    """
+    if is_loopback(urlsplit(origin).netloc) or _needs_none(origin, _no_proxy()):
+        return {}
+    proxies = getproxies()
+    proxy = select_proxy(origin, proxies)
+    if not proxy:
+        return proxies
+    if host_of(proxy if "://" in proxy else f"http://{proxy}") == "...":
+        raise SettingsError(
+            f"the proxy for {host_of(origin)} in the environment has no address that can be read: write "
+            "http://USER:PASSWORD@HOST:PORT, and in user and password each of / ? # @ : % as %2F %3F %23 %40 "
+            "%3A %25"
+        )
+    scheme = proxy.partition("://")[0].lower() if "://" in proxy else "http"
+    if scheme not in _SCHEMES:
+        raise SettingsError(
+            f"the proxy for {host_of(origin)} in the environment is no HTTP proxy: SOCKS is not supported; "
+            "name an HTTP proxy in HTTPS_PROXY, or the host in NO_PROXY"
+        )
+    return proxies
+
+
+def _no_proxy() -> str:
+    return os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+
+
+def _needs_none(origin: str, no_proxy: str) -> bool:
+    """Return True if an entry of `NO_PROXY` stands for the host: a name, an address, a network, or `*`."""
+    _, host, port = origin_of(origin)
+    name = host.rstrip(".").lower()
+    return any(_matches(entry.strip().lower(), name, port) for entry in no_proxy.split(","))
+
+
+def _matches(entry: str, name: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    try:
+        network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        pass
+    else:
+        address = ip_address_of(name)
+        return address is not None and address in network
+    host, wanted = _split_port(entry)
+    if not host or (wanted and wanted != str(port)):
+        return False
+    if ip_address_of(host.strip("[]")) is not None:
+        return ip_address_of(host.strip("[]")) == ip_address_of(name)
+    if host.startswith("*."):
+        host = host[1:]
+    if host.startswith("."):
+        return name.endswith(host)  # subdomains alone
+    return name == host or name.endswith(f".{host}")
+
+
+def _split_port(entry: str) -> tuple[str, str]:
+    host, colon, port = entry.rpartition(":")
+    return (
+        (host, port) if colon and port.isdigit() and (host.endswith("]") or ":" not in host) else (entry, "")
+    )

@@ -6,7 +6,6 @@ client for ever, and a client that waits for a minute does not notice a cancelle
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import queue
 import select
@@ -21,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from stagefleet.errors import SettingsError
-from stagefleet.registry.http.certificates import add_host_certificates
+from stagefleet.registry.http.hosts import HUB_API, ip_address_of
 from stagefleet.registry.http.waits import Deadline, current_deadline
 from stagefleet.settings import RegistrySettings
 
@@ -146,7 +145,7 @@ def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> soc
 
 def _resolve(host: str, port: int, deadline: Deadline) -> list[_Address]:
     """Look up a host's addresses in a thread: the resolver has no time-out that can be set."""
-    if _is_address(host):
+    if ip_address_of(host) is not None:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     answers: queue.SimpleQueue[list[_Address] | Exception] = queue.SimpleQueue()
 
@@ -165,14 +164,6 @@ def _resolve(host: str, port: int, deadline: Deadline) -> list[_Address]:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _connect(sock: socket.socket, address: Any, deadline: Deadline, seconds: float) -> None:
@@ -253,3 +244,46 @@ def _unusable(host: str, key: str, file: Path | None, reason: OSError | str) -> 
     elif isinstance(reason, OSError):
         reason = reason.strerror or type(reason).__name__
     return SettingsError(f'registries."{host}".{key}: {file or _SYSTEM} cannot be used ({reason})')
+
+
+# Certificates that Docker and Podman keep for a registry: `certs.d/HOST[:PORT]`.
+#
+# Sources: docker documentation, "Verify repository client with certificates"; containers-certs.d(5).
+
+
+def _certificate_folders() -> list[Path]:
+    """Return where the tools look, the user's own first."""
+    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return [
+        Path(config) / "containers/certs.d",
+        Path("/etc/containers/certs.d"),
+        Path("/etc/docker/certs.d"),
+    ]
+
+
+def add_host_certificates(context: ssl.SSLContext, host: str) -> None:
+    """Trust `*.crt` besides the others, and show `*.cert` with its `*.key`, of the first folder that exists.
+
+    `SettingsError` names a file that cannot be used.
+    """
+    name = "docker.io" if host == HUB_API else host
+    if "/" in name or name.startswith("."):
+        return
+    folder = next((found for base in _certificate_folders() if _is_folder(found := base / name)), None)
+    for file in sorted(folder.iterdir()) if folder else ():
+        try:
+            if file.suffix == ".crt":
+                context.load_verify_locations(cafile=file)
+            elif file.suffix == ".cert":
+                # Without a password OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(file, file.with_suffix(".key"), password=lambda: "")
+        except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "no PEM"
+            raise SettingsError(f"{file}, which is for {host}, cannot be used: {reason}") from None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # not ours to read
+        return False
