@@ -17,7 +17,7 @@ from stagefleet.leases import NO_LEASE, Lease, UndoLease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import scopes_of
-from stagefleet.registry.blob_api import BlobApi
+from stagefleet.registry.blob_reader import BlobApi
 from stagefleet.registry.http.client import ApiRequest
 from stagefleet.registry.http.hosts import base_url, join_url, origin_of
 from stagefleet.registry.http.responses import check_stored, received_bytes
