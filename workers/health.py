@@ -20,8 +20,8 @@ from dataclasses import replace
 
 from stagefleet.attempt import AttemptCounters
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
-from stagefleet.heartbeat_files import LIFE_SECONDS, HeartbeatFile, machine_hash
 from stagefleet.logs import EventLogger
+from stagefleet.processes import LIFE_SECONDS, HeartbeatFile, machine_hash
 from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.models import ItemTransfer, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger

@@ -20,8 +20,8 @@ from config.logging import configure_logging
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.backoff import jittered
 from stagefleet.errors import RedisConfigurationError, StagefleetError, UnreachableError
-from stagefleet.heartbeat_files import HeartbeatFile
 from stagefleet.logs import EventLogger
+from stagefleet.processes import HeartbeatFile
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import WorkerInfo

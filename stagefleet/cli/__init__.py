@@ -67,7 +67,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _count_live() -> int:
-    from stagefleet.heartbeat_files import count_live  # noqa: PLC0415 - as in `_run`
+    from stagefleet.processes import count_live  # noqa: PLC0415 - as in `_run`
 
     return count_live()
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from stagefleet import heartbeat_files
-from stagefleet.heartbeat_files import LIFE_SECONDS, HeartbeatFile, count_live
+from stagefleet import processes
+from stagefleet.processes import LIFE_SECONDS, HeartbeatFile, count_live
 
 URL = "redis://user:secret@redis.test:6379/0"
 
 
 @pytest.fixture(autouse=True)
 def parent(tmp_path, monkeypatch):
-    monkeypatch.setattr(heartbeat_files, "_PARENTS", (tmp_path / "gone", tmp_path))
+    monkeypatch.setattr(processes, "_HEARTBEAT_PARENTS", (tmp_path / "gone", tmp_path))
     monkeypatch.setenv("STAGEFLEET_REDIS_URL", URL)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -58,7 +58,7 @@ def test_workers_of_a_container_that_shares_the_folder_and_the_process_ids_do_no
 def test_a_worker_that_hangs_is_not_taken_for_a_live_one(monkeypatch):
     beat()
     later = time.monotonic() + LIFE_SECONDS
-    monkeypatch.setattr("stagefleet.heartbeat_files.time.monotonic", lambda: later)
+    monkeypatch.setattr("stagefleet.processes.time.monotonic", lambda: later)
     assert 0 == count_live()
 
 
@@ -74,7 +74,7 @@ def test_workers_of_another_name_or_fleet_do_not_count(other):
 @pytest.mark.parametrize("part", ["boot", "namespace"])
 def test_workers_of_another_container_do_not_count(monkeypatch, part):
     beat()
-    monkeypatch.setattr(heartbeat_files, "machine_hash", lambda: part)
+    monkeypatch.setattr(processes, "machine_hash", lambda: part)
     assert 0 == count_live()
 
 
@@ -142,6 +142,6 @@ def test_files_of_killed_workers_are_removed(parent):
 
 
 def test_without_a_folder_to_write_to_a_worker_works_all_the_same(parent, monkeypatch):
-    monkeypatch.setattr(heartbeat_files, "_PARENTS", (parent / "gone",))
+    monkeypatch.setattr(processes, "_HEARTBEAT_PARENTS", (parent / "gone",))
     beat().remove()
     assert 0 == count_live()

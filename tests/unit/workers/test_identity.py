@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from stagefleet.heartbeat_files import machine_hash
+from stagefleet.processes import machine_hash
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 from stagefleet.testing import MemoryLedger
