@@ -9,19 +9,11 @@ from pydantic import model_validator
 
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import (
-    Operation,
-    Plan,
-    PlanStorages,
-    bounded,
-    compare,
-    left_out_if_unset,
-    select_present,
-)
+from stagefleet.operations import base
 from stagefleet.setting_types import StorageAddressText
 
 
-class CopyOperation(Operation):
+class CopyOperation(base.Operation):
     """Copy stages; skip those that the destination has.
 
     One of the two storages is a repository. With `verify`, compare digests too (image ids, if one end is an
@@ -38,8 +30,8 @@ class CopyOperation(Operation):
     source: StorageAddressText
     destination: StorageAddressText
     verify: bool = False
-    foreign_layers: bool = left_out_if_unset(default=False)
-    referrers: bool = left_out_if_unset(default=False)
+    foreign_layers: bool = base.left_out_if_unset(default=False)
+    referrers: bool = base.left_out_if_unset(default=False)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,7 +53,7 @@ class CopyOperation(Operation):
     def addresses(self) -> tuple[StorageAddress, ...]:
         return (self.source, self.destination)
 
-    def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def plan(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Compare the two tag lists; with `verify` or `referrers`, plan common stages too, for the tasks."""
         if self.source.is_on_host and len(self.hosts) > 1:
             raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
@@ -71,14 +63,16 @@ class CopyOperation(Operation):
         is_compared = is_listed and not self.verify and not self.referrers
         if is_checked and is_compared:
             storages = storages.listing(self.source, self.destination)
-        wanted = select_present(storages, self.source, items) if is_checked else bounded(items or ())
-        plan = compare(wanted, storages, self.destination) if is_compared else Plan(wanted)
+        wanted = (
+            base.select_present(storages, self.source, items) if is_checked else base.bounded(items or ())
+        )
+        plan = base.compare(wanted, storages, self.destination) if is_compared else base.Plan(wanted)
         if is_listed and not is_compared:
             # The tag list is not needed, but the login to the destination is: reject a wrong one early.
             storages.ping(self.destination)
         return plan.on_hosts(self.hosts)
 
-    def _is_listed(self, address: StorageAddress, storages: PlanStorages) -> bool:
+    def _is_listed(self, address: StorageAddress, storages: base.PlanStorages) -> bool:
         """Return True if a plan compares the stages of a storage; of others, the tasks find out."""
         is_here = not address.is_on_host or self.hosts == (storages.host_name,)
         return is_here and not address.is_engine

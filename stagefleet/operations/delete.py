@@ -10,15 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import (
-    Operation,
-    Plan,
-    PlanStorages,
-    bounded,
-    left_out_if_unset,
-    named_list,
-    select_present,
-)
+from stagefleet.operations import base
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from stagefleet.stage_lists import StageIdList, StageNames
 
@@ -43,7 +35,7 @@ class InUsePolicy:
         return {name: value for name, value in asked.items() if value}
 
 
-class DeleteOperation(Operation):
+class DeleteOperation(base.Operation):
     """Delete stages; succeed for those that are already gone. The other options are as of `InUsePolicy`.
 
     Attributes:
@@ -56,10 +48,10 @@ class DeleteOperation(Operation):
 
     repository: StorageAddressText
     caches: tuple[RepositoryText, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
-    also: tuple[str, ...] = left_out_if_unset(default=())
-    skip_used: bool = left_out_if_unset(default=False)
-    remove_containers: bool = left_out_if_unset(default=False)
-    force: bool = left_out_if_unset(default=False)
+    also: tuple[str, ...] = base.left_out_if_unset(default=())
+    skip_used: bool = base.left_out_if_unset(default=False)
+    remove_containers: bool = base.left_out_if_unset(default=False)
+    force: bool = base.left_out_if_unset(default=False)
 
     @classmethod
     def of(cls, address: StorageAddress, policy: InUsePolicy | None = None, **options: Any) -> Self:
@@ -86,15 +78,15 @@ class DeleteOperation(Operation):
     def deletes_from(self) -> tuple[StorageAddress, ...]:
         return (self.repository, *(self.caches or ()))
 
-    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def _plan(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan all named stages without the tag list: the task succeeds for a stage that is gone.
 
         A stage that a crash left half deleted is on no list of stages, and the task must finish its deletion.
         """
         if items is None:
-            return Plan(select_present(storages, self.repository, None))
+            return base.Plan(base.select_present(storages, self.repository, None))
         storages.expect(self.repository)
-        return Plan(bounded(items))
+        return base.Plan(base.bounded(items))
 
 
 class PruneOperation(DeleteOperation):
@@ -118,7 +110,7 @@ class PruneOperation(DeleteOperation):
             raise UsageError(f"--max-percent (max_percent) is {value:g}: give a number from 0 to 100")
         return value
 
-    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def _plan(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan the stages that the source's tag list lacks.
 
         Raises:
@@ -126,7 +118,7 @@ class PruneOperation(DeleteOperation):
         """
         # In this order: what is copied meanwhile is on the second list.
         there = StageNames(StageIdList.of(storages.stage_ids(self.repository)))
-        kept = named_list(storages, self.source)
+        kept = base.named_list(storages, self.source)
         if not kept:
             raise UsageError(f"{self.source} lists no stages: all of {self.repository} would be deleted")
         gone, _ = there.split(kept)
@@ -136,6 +128,6 @@ class PruneOperation(DeleteOperation):
                 f"more than {self.max_percent:g} %: none is deleted; --max-percent (max_percent) allows more"
             )
         if items is None:
-            return Plan(bounded(gone))
+            return base.Plan(base.bounded(gone))
         known = set(gone)
-        return Plan([item for item in items if item in known])
+        return base.Plan([item for item in items if item in known])

@@ -14,13 +14,7 @@ from stagefleet.errors import HostLostError, StagefleetError, WorkerLostError
 from stagefleet.names import HOST_SEPARATOR, split_host
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Claim, FinishResult
-from stagefleet.testing.run_items import (
-    Coordinator,
-    MemoryClaim,
-    OutcomeStream,
-    PostponedItems,
-    next_number,
-)
+from stagefleet.testing import run_items
 
 _SUCCESSES = frozenset({models.ItemState.SUCCEEDED, models.ItemState.SKIPPED})
 
@@ -37,7 +31,7 @@ class RunRecord:
     id: str
     spec: models.RunSpec
     created_at: float
-    token: int = field(default_factory=next_number)
+    token: int = field(default_factory=run_items.next_number)
     epoch: int = 0
     submitter_until: float = 0.0
     coordinator_until: float = 0.0
@@ -54,13 +48,13 @@ class RunRecord:
     decided: int = 0
     unreleased: int = 0
     published: dict[int, float] = field(default_factory=dict)  # when its message was pushed
-    claimed: dict[int, MemoryClaim] = field(default_factory=dict)
+    claimed: dict[int, run_items.MemoryClaim] = field(default_factory=dict)
     waiting: list[tuple[float, int]] = field(default_factory=list)
-    behind: PostponedItems = field(default_factory=PostponedItems)
+    behind: run_items.PostponedItems = field(default_factory=run_items.PostponedItems)
     ends: dict[int, models.ItemState] = field(default_factory=dict)
     attempts_ended: Counter[int] = field(default_factory=Counter)
     counts: Counter[models.ItemState] = field(default_factory=Counter)
-    stream: OutcomeStream = field(default_factory=OutcomeStream)
+    stream: run_items.OutcomeStream = field(default_factory=run_items.OutcomeStream)
     unacknowledged: int = 0
     held: int = 0
     fence: int = 0
@@ -70,7 +64,7 @@ class RunRecord:
     bytes: int = 0
     error: models.ErrorInfo | None = None
     finished_at: float | None = None
-    coordinator: Coordinator | None = None
+    coordinator: run_items.Coordinator | None = None
     call_at: float = 0.0
     failures: int = 0
     failing_since: float | None = None
@@ -80,12 +74,12 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         self.needs_acknowledgement = self.spec.callback is not models.Callback.NONE
-        self.coordinator = Coordinator.ABSENT if self.spec.is_called_back else None
+        self.coordinator = run_items.Coordinator.ABSENT if self.spec.is_called_back else None
 
     @property
     def has_coordinator(self) -> bool:
         """True while a coordinator handles the run."""
-        return self.coordinator is Coordinator.PRESENT
+        return self.coordinator is run_items.Coordinator.PRESENT
 
     @property
     def total(self) -> int:
@@ -101,15 +95,15 @@ class RunRecord:
     def take_over(self) -> None:
         """Fence off its submitter, and remove its items unless they may have started."""
         if self.spec.starts_early:
-            self.token = next_number()
+            self.token = run_items.next_number()
         else:
             self.empty()
 
     def empty(self) -> None:
         """Remove all items, and fence off their submitter."""
-        self.token = next_number()
+        self.token = run_items.next_number()
         self.items.clear()
-        self.stream = OutcomeStream()
+        self.stream = run_items.OutcomeStream()
         self.counts.clear()
         self.decided = self.unacknowledged = 0
 
@@ -159,7 +153,7 @@ class RunRecord:
             heapq.heappush(self.waiting, (published_at, index))
         self.published.clear()
 
-    def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> MemoryClaim | None:
+    def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> run_items.MemoryClaim | None:
         """Claim a published item; None for any other. The same nonce returns the same claim."""
         published_at = self.published.pop(index, None)
         if published_at is None:
@@ -169,7 +163,7 @@ class RunRecord:
             held.until = now + lease_seconds
             return held
         self.fence += 1
-        held = MemoryClaim(
+        held = run_items.MemoryClaim(
             self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, published_at
         )
         self.claimed[index] = held
@@ -360,7 +354,7 @@ class RunRecord:
             yield models.Wait(models.WaitKind.RETRY, self.retry_reason, self.waiting[0][0], len(self.waiting))
         if self.pause is not None:
             yield self.pause[1]
-        if self.coordinator is Coordinator.PAUSED:
+        if self.coordinator is run_items.Coordinator.PAUSED:
             yield models.Wait(
                 models.WaitKind.CALLBACK, self.callback_reason, self.call_at, self.unacknowledged
             )

@@ -9,17 +9,9 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
+from stagefleet.cli import session
 from stagefleet.cli.output import print_line
 from stagefleet.cli.report import exit_code, print_plan, write_reports
-from stagefleet.cli.session import (
-    Interrupts,
-    RunOptions,
-    cancelling_on_interrupt,
-    detach_or_follow,
-    run_operation,
-    takes_run_options,
-    watch_run,
-)
 from stagefleet.errors import NoWorkerError, PruneLimitError, UsageError
 from stagefleet.names import parse_address
 
@@ -65,7 +57,7 @@ Referrers = Annotated[
 ]
 
 
-@takes_run_options()
+@session.takes_run_options()
 def copy_stages(
     source: Source = None,
     destination: Destination = None,
@@ -78,7 +70,7 @@ def copy_stages(
     foreign_layers: ForeignLayers = False,
     referrers: Referrers = False,
     hosts: opt.Hosts = None,
-    options: RunOptions,
+    options: session.RunOptions,
 ) -> None:
     """Copy stages from one repository to another: the named ones, else all that the destination lacks."""
     if max_percent is not None and not prune:
@@ -112,11 +104,14 @@ def copy_stages(
         return
     if_empty = f"{source} has no stages" if named is None else "no stage was named"
     with options.open_fleet(source, destination, hosts=hosts) as fleet:
-        run_operation(fleet, operation, named, options, if_empty=if_empty)
+        session.run_operation(fleet, operation, named, options, if_empty=if_empty)
 
 
 def _mirror(
-    operation: stagefleet.CopyOperation, named: list[str] | None, max_percent: float, options: RunOptions
+    operation: stagefleet.CopyOperation,
+    named: list[str] | None,
+    max_percent: float,
+    options: session.RunOptions,
 ) -> None:
     """Copy all stages, and delete those that the source no longer has."""
     refused = {
@@ -140,7 +135,7 @@ def _mirror(
             )
             refusal = _print_plans(plan, options)
         else:
-            with cancelling_on_interrupt(fleet) as interrupts:
+            with session.cancelling_on_interrupt(fleet) as interrupts:
                 mirror = project.start_mirror(
                     destination,
                     options.callback,
@@ -157,7 +152,7 @@ def _mirror(
             raise refusal
 
 
-def _print_plans(plan: MirrorPlan, options: RunOptions) -> PruneLimitError | None:
+def _print_plans(plan: MirrorPlan, options: session.RunOptions) -> PruneLimitError | None:
     print_plan(plan.copies, as_json=options.json)
     if not options.json:
         print_line("to be deleted:")
@@ -166,15 +161,18 @@ def _print_plans(plan: MirrorPlan, options: RunOptions) -> PruneLimitError | Non
 
 
 def _show_runs(
-    fleet: stagefleet.Fleet, runs: Sequence[stagefleet.Run], options: RunOptions, interrupts: Interrupts
+    fleet: stagefleet.Fleet,
+    runs: Sequence[stagefleet.Run],
+    options: session.RunOptions,
+    interrupts: session.Interrupts,
 ) -> None:
     """Print the ids of the runs of a mirror, or follow each to its end, as long as they succeed."""
     if options.detach:
         for run in runs:
-            detach_or_follow(fleet, run, options, interrupts)
+            session.detach_or_follow(fleet, run, options, interrupts)
         return
     first = next((run.id for run in runs), "")
-    codes = (exit_code(watch_run(fleet, run, interrupts, as_json=options.json)) for run in runs)
+    codes = (exit_code(session.watch_run(fleet, run, interrupts, as_json=options.json)) for run in runs)
     try:
         code = next(filter(None, codes), 0)
     except NoWorkerError:
@@ -185,10 +183,10 @@ def _show_runs(
         raise typer.Exit(code)
 
 
-def _take(name: str, named: list[str] | None, hosts: tuple[str, ...], options: RunOptions) -> None:
+def _take(name: str, named: list[str] | None, hosts: tuple[str, ...], options: session.RunOptions) -> None:
     """Copy the stages that a project's primary storage lacks from its secondary ones."""
     with options.open_fleet() as fleet:
         project = fleet.project(name)
         operation = stagefleet.TakeOperation.of(project.storages, hosts=hosts)
         if_empty = f"the primary storage of {name} lacks nothing that its secondaries have"
-        run_operation(fleet, operation, named, options, project=project, if_empty=if_empty)
+        session.run_operation(fleet, operation, named, options, project=project, if_empty=if_empty)

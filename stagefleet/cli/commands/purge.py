@@ -13,15 +13,9 @@ from rich.filesize import decimal
 import stagefleet
 from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
+from stagefleet.cli import session
 from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.report import RunReport, choose_display
-from stagefleet.cli.session import (
-    Interrupts,
-    RunOptions,
-    cancelling_on_interrupt,
-    naming_run,
-    takes_run_options,
-)
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.operations.delete import InUsePolicy
@@ -40,7 +34,7 @@ _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 _EXIT_CODES = {"failed": 1, "cancelled": 3}
 
 
-@takes_run_options(but=("from_file", "report"))
+@session.takes_run_options(but=("from_file", "report"))
 def purge_project(
     repository: Annotated[
         str | None,
@@ -55,7 +49,7 @@ def purge_project(
     skip_used: opt.SkipUsed = False,
     remove_containers: opt.RemoveContainers = False,
     force: opt.Force = False,
-    options: RunOptions,
+    options: session.RunOptions,
 ) -> None:
     """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
     where = _choose(repository, project)
@@ -77,7 +71,7 @@ def purge_project(
                 return
             if not yes:
                 _confirm(plan, str(where))
-        with cancelling_on_interrupt(fleet) as interrupts:
+        with session.cancelling_on_interrupt(fleet) as interrupts:
             if groups is None:
                 assert plan is not None
                 groups = of_project.start_purge(
@@ -143,7 +137,7 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 
 
-def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> None:
+def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: session.RunOptions) -> None:
     """Print the run of each group, which the fleet goes on with."""
     queue = queue_of("coordinate")
     listening = (queue in worker.queues for worker in fleet.workers() if worker.version.is_compatible)
@@ -155,7 +149,7 @@ def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: RunO
     for group in groups:
         if group.run is None:
             continue
-        with naming_run(fleet, group.run.id):
+        with session.naming_run(fleet, group.run.id):
             if options.json:
                 print_json(_report(group, group.run, []))
             else:
@@ -166,8 +160,8 @@ def _follow(
     fleet: stagefleet.Fleet,
     groups: Sequence[PurgedGroup],
     plan: PurgePlan | None,
-    options: RunOptions,
-    interrupts: Interrupts,
+    options: session.RunOptions,
+    interrupts: session.Interrupts,
 ) -> str:
     """Follow the run of each group, print the group when it has ended, and return the state of the purge."""
     began = time.monotonic()
@@ -183,7 +177,7 @@ def _follow(
             interrupts.cancel(group.run.id)
             run = _follow_group(fleet, group.run, failures, options)
         report = _report(group, run, failures)
-        with nullcontext() if run is None else naming_run(fleet, run.id):
+        with nullcontext() if run is None else session.naming_run(fleet, run.id):
             _print_group(report, as_json=options.json)
         states.add(report["state"])
         for count in _COUNTS:
@@ -201,7 +195,9 @@ def _follow(
     return state
 
 
-def _follow_group(fleet: stagefleet.Fleet, run: Run, failures: list[Outcome], options: RunOptions) -> Run:
+def _follow_group(
+    fleet: stagefleet.Fleet, run: Run, failures: list[Outcome], options: session.RunOptions
+) -> Run:
     """Follow the run of one group; an interrupt cancels it, and so the purge."""
     display = choose_display(run, stdout_is_shared=options.json)
     report = RunReport(run, as_json=False, display=display, in_fleet=fleet.keeps_runs)

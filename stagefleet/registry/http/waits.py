@@ -12,14 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
+from stagefleet import errors
 from stagefleet.backoff import Backoff, jittered
-from stagefleet.errors import (
-    DeadlineMissedError,
-    RateLimitedError,
-    RegistryError,
-    RegistryUnreachableError,
-    StagefleetError,
-)
 from stagefleet.leases import NO_LEASE, SLICE_SECONDS, TOLD_SECONDS, Lease, elapsed_seconds, waiting
 from stagefleet.logs import EventLogger
 from stagefleet.settings import HttpSettings
@@ -114,7 +108,7 @@ class Deadline:
         """Raise `DeadlineMissedError` if the request may no longer leave; called just before it does."""
         late = elapsed_seconds() - self._leave_by
         if late > 0:
-            raise DeadlineMissedError(
+            raise errors.DeadlineMissedError(
                 f"a request to {self._host} was not sent: what allows it was too old by {late:.3g} s"
             )
 
@@ -142,7 +136,7 @@ class Deadline:
         if left <= 0:
             if self._phase == _CONNECT:
                 raise TimeoutError("timed out")
-            raise RegistryUnreachableError(
+            raise errors.RegistryUnreachableError(
                 f"{self._host} does not answer in time (time-out: {self._phase} took longer than "
                 f"{max(self._phase_ends_at - self._began_at, 0):.3g} s)",
                 host=self._host,
@@ -233,7 +227,7 @@ class Retries:
         """Spend seconds that the host asks for; False if the call has waited long enough for it."""
         return self._budget.allows(seconds)
 
-    def next_pause_seconds(self, error: StagefleetError, limit: int) -> float:
+    def next_pause_seconds(self, error: errors.StagefleetError, limit: int) -> float:
         """Count a failure and return the pause before the next attempt; raise the error if there is none."""
         asked: float | None = getattr(error, "retry_after_seconds", None)
         if self.failures >= limit or not self._budget.allows(asked or 0.0):
@@ -332,7 +326,7 @@ class RetryReporter:
 
     def report(
         self,
-        error: RegistryError | RegistryUnreachableError,
+        error: errors.RegistryError | errors.RegistryUnreachableError,
         host: str,
         *,
         began_at: float,
@@ -354,7 +348,7 @@ class RetryReporter:
             reason=error.cause[1],
         )
         now = self._clock()
-        if isinstance(error, RateLimitedError) or now - began_at + pause_seconds < _TELL_SECONDS:
+        if isinstance(error, errors.RateLimitedError) or now - began_at + pause_seconds < _TELL_SECONDS:
             return  # the pauses that a registry asks for are reported where they begin
         with self._lock:
             if now - self._told_at.get(host, -_AGAIN_SECONDS) < _AGAIN_SECONDS:
