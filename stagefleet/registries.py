@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
@@ -118,6 +119,9 @@ def _urgency(stage_id: StageId) -> tuple[bool, int, str]:
     return not stage_id.is_multiplatform, -stage_id.created_ms, stage_id.digest
 
 
+_MOST_REFERRER_TAGS = 10_000
+_REFERRER_TAGS_SECONDS = 24 * 3600
+_REFERRER_TAGS_WAIT_SECONDS = 600
 _REJECTIONS_SECONDS = 30
 _REJECTIONS_WAIT_SECONDS = 60
 
@@ -135,6 +139,24 @@ class Registries:
         """List the tags of a repository; empty if it does not exist: the first push creates it."""
         with suppress(NotFoundError):
             yield from self.client.tags(repository)
+
+    def referrer_tags(self, repository: Repository, run_id: str, lease: Lease) -> frozenset[str] | None:
+        """Return the tags that lead to referrers, from one list a run; None if there are too many to keep."""
+        from stagefleet.registry.referrers import is_referrer_tag  # noqa: PLC0415 - few ask for them
+
+        def read() -> list[str] | None:
+            found = list(islice(filter(is_referrer_tag, self.tags(repository)), _MOST_REFERRER_TAGS + 1))
+            return found if len(found) <= _MOST_REFERRER_TAGS else None
+
+        found = self.shared_state.get_or_compute(
+            run_id,
+            f"referrer tags {repository}",
+            lambda: {"tags": read()},
+            ttl_seconds=_REFERRER_TAGS_SECONDS,
+            wait_seconds=_REFERRER_TAGS_WAIT_SECONDS,
+            lease=lease,
+        )["tags"]
+        return None if found is None else frozenset(found)
 
     def rejections(self, repository: Repository) -> Rejections:
         """Return the rejections in a repository, with the fleet's cache of them."""

@@ -11,7 +11,7 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult, TagsToDelete
 from stagefleet.deletion.checks import RunItems
 from stagefleet.errors import StageNotFoundError
 from stagefleet.logs import errors_as_warnings
-from stagefleet.names import Repository, StageId
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.delete import DeleteOperation, PruneOperation
 from stagefleet.storages.storages import Storages
 
@@ -23,9 +23,16 @@ def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     deletes in the same repository.
     """
     operation, stage_id = attempt.parsed(DeleteOperation), StageId.parse(attempt.item)
-    had_it = delete_from_caches(storages, operation.caches or (), stage_id, attempt)
+    caches = operation.caches or ()
+    had_it = delete_from_caches(storages, caches, stage_id, attempt, referrers=operation.referrers)
     to_delete = tags_to_delete(attempt, lambda item: (item,), also=operation.also)
-    item_result = storages.open(operation.repository).delete(stage_id, replace(attempt, to_delete=to_delete))
+    item_result = _delete(
+        storages,
+        operation.repository,
+        stage_id,
+        replace(attempt, to_delete=to_delete),
+        referrers=operation.referrers,
+    )
     return counted_as_deleted(item_result, attempt, had_it=had_it)
 
 
@@ -41,7 +48,12 @@ def prune_stage(storages: Storages, attempt: Attempt) -> ItemResult:
 
 
 def delete_from_caches(
-    storages: Storages, caches: Sequence[Repository], stage_id: StageId, attempt: Attempt
+    storages: Storages,
+    caches: Sequence[Repository],
+    stage_id: StageId,
+    attempt: Attempt,
+    *,
+    referrers: bool = False,
 ) -> bool:
     """Delete a stage from each cache; return True if one had it.
 
@@ -54,8 +66,16 @@ def delete_from_caches(
             errors_as_warnings(f"cache {cache} keeps stage {stage_id}"),
             storages.circuit_breakers.guarding(cache),
         ):
-            had_it |= storages.open(cache).delete(stage_id, attempt) != NOT_THERE
+            had_it |= _delete(storages, cache, stage_id, attempt, referrers=referrers) != NOT_THERE
     return had_it
+
+
+def _delete(
+    storages: Storages, address: StorageAddress, stage_id: StageId, attempt: Attempt, *, referrers: bool
+) -> ItemResult:
+    if referrers and not address.is_on_host:
+        return storages.open(address).delete_with_referrers(stage_id, attempt)
+    return storages.open(address).delete(stage_id, attempt)
 
 
 def counted_as_deleted(item_result: ItemResult, attempt: Attempt, *, had_it: bool = False) -> ItemResult:

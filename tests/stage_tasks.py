@@ -106,8 +106,9 @@ class StageTasks:
         run_id: str,
         to_delete: ToDelete = tuple,
         lease: Lease = NO_LEASE,
+        **more: Any,
     ) -> ItemResult:
-        options = {"repository": str(address), **({} if policy is None else policy.as_options())}
+        options = {"repository": str(address), **({} if policy is None else policy.as_options()), **more}
         return delete_stage(self.storages, Attempt(run_id, str(stage_id), options, lease, to_delete))
 
     def fetch_stage(

@@ -20,6 +20,7 @@ from stagefleet.operations.catalog import find_operation
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stagefleet.registry.referrers import Referrer
     from stagefleet.reports.report import Report
 
 _LINE_SECONDS = 10.0
@@ -164,18 +165,31 @@ def describe_failure(outcome: stagefleet.Outcome, *, in_fleet: bool) -> str:
     return f"{outcome.item}{where} failed: {message}{whose}"
 
 
-def print_plan(plan: stagefleet.Plan, *, as_json: bool) -> None:
-    """Print the plan of a dry run."""
+def print_plan(
+    plan: stagefleet.Plan, *, as_json: bool, referrers: Mapping[str, Sequence[Referrer]] | None = None
+) -> None:
+    """Print the plan of a dry run; of items with `referrers`, these, too."""
+    found = referrers or {}
     if not as_json:
         for outcome in _outcomes_of(plan):
             where = f"  {outcome.host}" if outcome.host else ""
             print_line(f"{outcome.item}{where}  {outcome.state}")
+            for referrer in found.get(outcome.item, ()):
+                print_line(describe_referrer(referrer))
         print_line(f"dry run: {len(plan.items):,} planned, {len(plan.skipped):,} skipped; nothing was done")
         return
     for outcome in _outcomes_of(plan):
-        print_json(outcome.as_json())
+        named = [referrer.as_json() for referrer in found.get(outcome.item, ())]
+        print_json(outcome.as_json() | ({"referrers": named} if named else {}))
     counts = dict.fromkeys(("succeeded", "failed"), 0) | {"skipped": len(plan.skipped), "cancelled": 0}
     print_json({"run": None, "state": "planned", "total": len(plan), **counts, "seconds": 0.0})
+
+
+def describe_referrer(referrer: Referrer) -> str:
+    """Describe a referrer in one line, below its stage."""
+    descriptor = referrer.descriptor
+    kind = referrer.tag or descriptor.artifact_type or descriptor.media_type
+    return f"  {descriptor.digest}  {decimal(descriptor.size):>10}  {kind}"
 
 
 def _outcomes_of(plan: stagefleet.Plan) -> Iterator[stagefleet.Outcome]:

@@ -159,16 +159,34 @@ class DigestDeletion:
 
     def _see(self, member: Digest, newer_than: float) -> float:
         """Check that nothing uses a member, and return until when the result is valid."""
-        began = elapsed_seconds()
-        found = self.scan.find(member, newer_than=min(began, newer_than))
-        users = found.tags | found.holders | {self.tag}  # the tag, too: it may have been pushed again
-        unreadable = set(found.unreadable) - {self.tag}
-        if found.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
-            raise TagInUseError(users | unreadable)
-        for user in users:
-            if is_there(self.client, self.repository.tagged(user)):
-                raise TagInUseError([user])
-        return min(began, found.since) + FRESH_SECONDS
+        own = frozenset({self.tag})  # it may have been pushed again
+        return check_unused(self.client, self.scan, self.repository, member, newer_than=newer_than, also=own)
+
+
+def check_unused(
+    client: RegistryClient,
+    scan: ReferenceScan,
+    repository: Repository,
+    digest: Digest,
+    *,
+    newer_than: float = -math.inf,
+    also: frozenset[str] = frozenset(),
+    but: frozenset[str] = frozenset(),
+) -> float:
+    """Check that no tag and no tagged index uses a digest; return until when the result is valid.
+
+    Raises `TagInUseError`; `also` are tags that have to be gone, `but` those that may use it.
+    """
+    began = elapsed_seconds()
+    found = scan.find(digest, newer_than=min(began, newer_than))
+    users = (found.tags | found.holders | also) - but
+    unreadable = set(found.unreadable) - also - but
+    for user in () if len(users) > _MOST_USERS_SEEN else users:
+        if is_there(client, repository.tagged(user)):
+            raise TagInUseError([user])
+    if found.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
+        raise TagInUseError(unreadable)
+    return min(began, found.since) + FRESH_SECONDS
 
 
 def _shared(

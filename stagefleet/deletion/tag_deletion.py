@@ -74,6 +74,10 @@ class TagDeletions:
         self._unfinished.finish(repository, attempt)
         return item_result
 
+    def scan(self, repository: Repository, attempt: Attempt) -> ReferenceScan:
+        """Create a scan for the users of digests in a repository."""
+        return ReferenceScan(self._registries, repository, attempt, self._kept_scans)
+
     def withdraw_rejection(self, repository: Repository, stage_id: StageId, lease: Lease) -> bool:
         """Remove a stage's rejection if it belongs to a deletion alone; return True if there was one."""
         swap = PlaceholderSwap(self._registries.client, repository, str(stage_id), lease=lease)

@@ -225,16 +225,18 @@ class Fleet:
         on_outcome: OutcomeCallback = None,
         *,
         policy: InUsePolicy | None = None,
+        referrers: bool = False,
         hosts: Sequence[str] | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete stages, of None all; succeed for those that are gone. For the rest see `for_each`.
 
-        `policy` is for stages in use in an engine; if None, they fail with `ImageInUseError`.
+        Without a `policy` stages in use in an engine fail; `referrers` are as of `DeleteOperation`.
         """
         from stagefleet.operations.delete import DeleteOperation  # noqa: PLC0415 - the other operations are not needed
 
-        operation = DeleteOperation.of(base.parse_storage(address), policy, hosts=base.parse_hosts(hosts))
+        storage, named = base.parse_storage(address), base.parse_hosts(hosts)
+        operation = DeleteOperation.of(storage, policy, referrers=referrers, hosts=named)
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
     def for_each_fetch_stage(

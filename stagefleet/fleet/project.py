@@ -157,10 +157,15 @@ class FleetProject:
         return self.for_each(publish.TakeOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_delete_stage(
-        self, stage_ids: Items | None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
+        self,
+        stage_ids: Items | None,
+        on_outcome: OutcomeCallback = None,
+        *,
+        referrers: bool = False,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete stages from every cache, where failures are warnings, then from the primary."""
-        return self.for_each(self.deletion(), stage_ids, on_outcome, **run)
+        return self.for_each(self.deletion(referrers=referrers), stage_ids, on_outcome, **run)
 
     def for_each_delete_final_stage(
         self, stage_ids: Items | None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
@@ -169,10 +174,10 @@ class FleetProject:
         operation = delete.DeleteOperation(repository=self.storages.final_repository)
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
-    def deletion(self, hosts: tuple[str, ...] = ()) -> delete.DeleteOperation:
+    def deletion(self, hosts: tuple[str, ...] = (), *, referrers: bool = False) -> delete.DeleteOperation:
         """Return the operation that deletes stages from the caches and the primary storage."""
         primary, caches = self.storages.primary, self.storages.caches
-        return delete.DeleteOperation(repository=primary, caches=caches, hosts=hosts)
+        return delete.DeleteOperation(repository=primary, caches=caches, hosts=hosts, referrers=referrers)
 
     # The storages, without a run
 

@@ -41,6 +41,7 @@ class DeleteOperation(base.Operation):
     Attributes:
         caches: Repositories that they are deleted from before, where failures are warnings; None for none.
         also: Tags of the repository that a later run of the same purge deletes.
+        referrers: Delete what refers to them, too, where no other tag keeps their image.
     """
 
     name: ClassVar[str] = "delete_stage"
@@ -49,6 +50,7 @@ class DeleteOperation(base.Operation):
     repository: StorageAddressText
     caches: tuple[RepositoryText, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     also: tuple[str, ...] = base.left_out_if_unset(default=())
+    referrers: bool = base.left_out_if_unset(default=False)
     skip_used: bool = base.left_out_if_unset(default=False)
     remove_containers: bool = base.left_out_if_unset(default=False)
     force: bool = base.left_out_if_unset(default=False)
@@ -63,6 +65,11 @@ class DeleteOperation(base.Operation):
     def _check(self) -> Self:
         if self.policy != InUsePolicy() and not self.repository.is_engine:
             raise UsageError(f"{self.repository} is no Docker Engine: only there images are in use")
+        if self.referrers and self.repository.is_on_host:
+            raise UsageError(
+                f"{self.repository} is no repository: only there stages have referrers: "
+                "leave out --referrers (referrers)"
+            )
         return self
 
     @property

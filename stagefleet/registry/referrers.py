@@ -110,7 +110,7 @@ class ReferrerLookup:
         for descriptor in self.listed(subject):
             yield Referrer(descriptor, subject)
         for tag in cosign_tags(subject):
-            if self._may_exist(tag):
+            if self.may_exist(tag):
                 try:
                     descriptor = self._client.head_manifest(self._repository.tagged(tag))
                 except NotFoundError:
@@ -136,7 +136,7 @@ class ReferrerLookup:
                 with Subject").
         """
         tag = fallback_tag(subject)
-        if not self._may_exist(tag):
+        if not self.may_exist(tag):
             return None
         try:
             index = self._client.fetch_manifest(self._repository.tagged(tag))
@@ -152,5 +152,6 @@ class ReferrerLookup:
         """Fetch the manifest of a referrer; `NotFoundError` where a list names one that is gone."""
         return self._client.fetch_manifest(Reference.of(self._repository, referrer.descriptor.digest))
 
-    def _may_exist(self, tag: str) -> bool:
+    def may_exist(self, tag: str) -> bool:
+        """Return True unless the tag is known not to be there."""
         return self._tags is None or tag in self._tags

@@ -10,28 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.manifests import INDEXES, OCI_INDEX, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registries import Registries
 from stagefleet.registry.referrers import (
     MAX_DEPTH,
     MAX_REFERRERS,
     Referrer,
     ReferrerLookup,
     fallback_tag,
-    is_referrer_tag,
 )
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import StageCopy
-
-_MOST_TAGS = 10_000
-_RUN_SECONDS = 24 * 3600
-_WAIT_SECONDS = 600
 
 
 def with_referrers(
@@ -73,24 +66,6 @@ def with_referrers(
     )
 
 
-def known_tags(registries: Registries, repository: Repository, attempt: Attempt) -> frozenset[str] | None:
-    """Return the tags that lead to referrers, from one list a run; None if there are too many to keep."""
-
-    def read() -> list[str] | None:
-        found = list(islice(filter(is_referrer_tag, registries.tags(repository)), _MOST_TAGS + 1))
-        return found if len(found) <= _MOST_TAGS else None
-
-    found = registries.shared_state.get_or_compute(
-        attempt.run_id,
-        f"referrer tags {repository}",
-        lambda: {"tags": read()},
-        ttl_seconds=_RUN_SECONDS,
-        wait_seconds=_WAIT_SECONDS,
-        lease=attempt.lease,
-    )["tags"]
-    return None if found is None else frozenset(found)
-
-
 def _members(storages: Storages, repository: Repository, digest: Digest) -> list[Digest]:
     """Return the members of an index, which may have referrers of their own."""
     storage = storages.open(repository)
@@ -117,7 +92,8 @@ class ReferrerCopy:
         self._source = source
         self._destination = destination
         self._attempt = attempt
-        self._lookup = ReferrerLookup(self._client, source, known_tags(storages.registries, source, attempt))
+        tags = storages.registries.referrer_tags(source, attempt.run_id, attempt.lease)
+        self._lookup = ReferrerLookup(self._client, source, tags)
         self._there = ReferrerLookup(self._client, destination)
         self.copied = self.sent_bytes = 0
         self.notes: list[str] = []

@@ -145,6 +145,13 @@ class RegistryStorage(ManifestStorage):
     def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
         return self.delete_tag(str(stage_id), attempt)
 
+    def delete_with_referrers(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
+        """Delete a stage and what refers to its image; errors as of `delete`."""
+        from stagefleet.deletion.referrer_deletion import delete_with_referrers  # noqa: PLC0415 - only workers delete
+
+        deletions = self._storages.deletions
+        return delete_with_referrers(self.registries, deletions, self.address, stage_id, attempt)
+
     def delete_tag(
         self,
         tag: str,

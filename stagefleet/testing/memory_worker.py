@@ -200,6 +200,11 @@ class _ItemTask:
     def copy(self, source: StorageAddress, destination: StorageAddress, *, verify: bool = True) -> ItemResult:
         return transfer(self.storages, source, destination, self.stage_id, self.attempt, verify=verify)
 
+    def delete(self, address: StorageAddress, *, referrers: bool) -> ItemResult:
+        if referrers and not address.is_on_host:
+            return self.storages.open(address).delete_with_referrers(self.stage_id, self.attempt)
+        return self.storages.open(address).delete(self.stage_id, self.attempt)
+
 
 def _copy_stage(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(copy.CopyOperation)
@@ -209,8 +214,8 @@ def _copy_stage(task: _ItemTask) -> ItemResult:
 def _delete_stage(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(delete.DeleteOperation)
     for cache in operation.caches or ():
-        task.storages.open(cache).delete(task.stage_id, task.attempt)
-    return task.storages.open(operation.repository).delete(task.stage_id, task.attempt)
+        task.delete(cache, referrers=operation.referrers)
+    return task.delete(operation.repository, referrers=operation.referrers)
 
 
 def _prune_stage(task: _ItemTask) -> ItemResult:

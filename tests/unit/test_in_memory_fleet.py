@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
 
-from stagefleet import RemoteCallback, Settings
+from stagefleet import Project, RemoteCallback, Settings
 from stagefleet.errors import (
     EngineNotFoundError,
     ForbiddenError,
@@ -15,7 +16,8 @@ from stagefleet.errors import (
     RateLimitedError,
     StorageStateChangedError,
 )
-from stagefleet.names import Repository
+from stagefleet.manifests import Manifest
+from stagefleet.names import Reference, Repository
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.runs.models import ItemState, Run, RunState
 from stagefleet.settings import RunSettings
@@ -23,6 +25,7 @@ from stagefleet.testing import in_memory_fleet, memory_worker
 
 SOURCE, DESTINATION = "registry.test/app", "mirror.test/app"
 COPY = CopyOperation(source=Repository.parse(SOURCE), destination=Repository.parse(DESTINATION))
+SOURCE_PROJECT = Project("app", Repository.parse(SOURCE))
 STAGES = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(1, 6)]
 
 
@@ -174,3 +177,27 @@ def test_an_operation_without_a_task_in_memory_succeeds(fleet, monkeypatch):
     monkeypatch.delitem(memory_worker._TASKS, "copy_stage")
     assert 5 == fleet.for_each_copy_stage(SOURCE, DESTINATION).succeeded
     assert [] == listed(fleet, DESTINATION)
+
+
+@pytest.fixture
+def signature(fleet):
+    """A manifest that refers to the first stage."""
+    registries, repository = fleet._registries, Repository.parse(SOURCE)
+    image = registries.fetch_manifest(repository.tagged(STAGES[0]))
+    subject = {"mediaType": image.media_type, "digest": str(image.digest), "size": image.size}
+    document = json.loads(image.raw) | {"artifactType": "application/x.signature", "subject": subject}
+    signature = Manifest.of(document)
+    registries.put_manifest(Reference.of(repository, signature.digest), signature)
+    return signature
+
+
+def test_what_refers_to_a_stage_goes_with_it_where_it_is_asked_for(fleet, signature):
+    """In the thread of the test, as everything else: no probe and no wait."""
+    outcomes: list[Any] = []
+    stored = fleet._registries.stored(Repository.parse(SOURCE))
+    fleet.for_each_delete_stage(SOURCE, [STAGES[1]], outcomes.append, referrers=True)
+    assert signature.digest in stored.manifests
+    fleet.project(SOURCE_PROJECT).for_each_delete_stage([STAGES[0]], outcomes.append, referrers=True)
+    assert [{"referrers": 0}, {"referrers": 1}] == [outcome.result for outcome in outcomes]
+    assert signature.digest not in stored.manifests
+    assert STAGES[2:] == listed(fleet, SOURCE)

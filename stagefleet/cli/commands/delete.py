@@ -8,12 +8,15 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
+from stagefleet.cli.report import print_plan
 from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 from stagefleet.operations.delete import InUsePolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stagefleet.fleet.project import FleetProject
 
 
@@ -26,6 +29,12 @@ def delete_stages(
     final: opt.FinalOption = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
+    referrers: Annotated[
+        bool,
+        typer.Option(
+            "--referrers", help="Signatures and other artifacts go, too, unless another tag keeps the image."
+        ),
+    ] = False,
     hosts: opt.Hosts = None,
     skip_used: opt.SkipUsed = False,
     remove_containers: opt.RemoveContainers = False,
@@ -48,19 +57,39 @@ def delete_stages(
         of_project = None if project is None else fleet.project(project)
         if final:
             operation = stagefleet.DeleteOperation.of(
-                fleet.project(opt.of_project(project, "--final")).storages.final_repository
+                fleet.project(opt.of_project(project, "--final")).storages.final_repository,
+                referrers=referrers,
             )
             name = str(operation.repository)
         elif of_project is not None:
-            operation = of_project.deletion(opt.one_host(hosts))
+            operation = of_project.deletion(opt.one_host(hosts), referrers=referrers)
             name = f"{operation.repository}, and of the caches of {project}"
         else:
             address = parse_address(repository or "")
-            operation = stagefleet.DeleteOperation.of(address, policy, hosts=tuple(hosts or ()))
+            operation = stagefleet.DeleteOperation.of(
+                address, policy, referrers=referrers, hosts=tuple(hosts or ())
+            )
             name = str(operation.repository)
         if everything and not yes and not options.dry_run:
             _confirm(fleet if of_project is None else of_project, operation, name, options)
+        if referrers and options.dry_run:
+            _print_plan(fleet if of_project is None else of_project, fleet, operation, named, options)
+            return
         run_operation(fleet, operation, named, options, project=of_project, if_empty="no stage was named")
+
+
+def _print_plan(
+    runs: stagefleet.Fleet | FleetProject,
+    fleet: stagefleet.Fleet,
+    operation: stagefleet.DeleteOperation,
+    named: Sequence[str] | None,
+    options: RunOptions,
+) -> None:
+    """Print a plan with what refers to each stage: that goes unless another tag keeps the image."""
+    plan = runs.plan(operation, named, missing_ok=options.missing_ok)
+    found = fleet.project(operation.repository).referrers(plan.items, missing_ok=True)
+    along = {str(stage_id): referrers for stage_id, referrers in found if referrers}
+    print_plan(plan, as_json=options.json, referrers=along)
 
 
 def _confirm(

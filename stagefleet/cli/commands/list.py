@@ -13,6 +13,7 @@ from rich.filesize import decimal
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import as_line, print_json, print_line, say
+from stagefleet.cli.report import describe_referrer
 from stagefleet.cli.session import RunOptions, open_fleet
 from stagefleet.errors import StageNotFoundError, UsageError
 from stagefleet.names import StageId, StorageAddress, parse_address
@@ -79,8 +80,7 @@ def _print_referrers(stage_id: StageId, referrers: Sequence[Referrer], *, as_jso
         return
     print_line(str(stage_id))
     for each in referrers:
-        kind = each.tag or each.descriptor.artifact_type or each.descriptor.media_type
-        print_line(f"  {each.descriptor.digest}  {decimal(each.descriptor.size):>10}  {kind}")
+        print_line(describe_referrer(each))
 
 
 @dataclass(slots=True)

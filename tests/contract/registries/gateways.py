@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from http.client import CREATED
+from http.client import ACCEPTED, CREATED
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -40,6 +40,9 @@ class OciOnlyRegistry(RegistryFront):
         name, _, reference = name.partition("/manifests/")
         if asked.method == "PUT" and reference and answer.status == CREATED:
             self._note(name, asked)
+        if asked.method == "DELETE" and reference and answer.status == ACCEPTED:
+            for listed in self._referrers.values():
+                listed.pop(reference, None)
         return answer
 
     def _note(self, name: str, asked: Asked) -> None:

@@ -11,7 +11,7 @@ from stagefleet import Fleet, Project
 from stagefleet.names import Repository, StageId
 from stagefleet.operations.verify import VerifyOperation
 from stagefleet.records.models import ImageMetadata, ManagedImage
-from stagefleet.runs.models import Run, RunState
+from stagefleet.runs.models import Outcome, Run, RunState
 from tests.contract.registries.conftest import Repositories
 from tests.services import ImageMaker, Pushed, RegistryServer, stage_id_of
 from tests.services.images import digest_of
@@ -93,9 +93,42 @@ def test_what_belongs_to_a_stage_goes_in_and_out(
         back = fleet.for_each_copy_stage(here, f"{elsewhere.host}/back/signed", referrers=True)
         assert 3 == succeeded(fleet, back)
         assert maker.manifest("origin/app", signature) == maker.manifest("back/signed", signature)
-        tag = origin[stage(0)].replace(":", "-")
-        listed = json.loads(maker.manifest("back/signed", tag) or b"")["manifests"]
+        index = maker.manifest("back/signed", fallback_tag(origin[stage(0)]))
+        listed = json.loads(index or b"")["manifests"]
         assert [signature] == [entry["digest"] for entry in listed]
+
+
+def test_what_belongs_to_a_stage_goes_with_it(fleet: Fleet, repositories: Repositories) -> None:
+    """And nothing of a stage that stays; where digests are not deleted, the manifests stay without tags."""
+    path, maker = repositories.path("unsigned"), repositories.maker
+    pushed = [push(repositories, "unsigned", number) for number in range(2)]
+    signatures = [attach(maker, path, each.digest) for each in pushed]
+    maker.push_image(path, f"{fallback_tag(pushed[0].digest)}.sig", layers=[b"a layer"], oci=True)
+    expected = {
+        stage(1): pushed[1].digest,
+        fallback_tag(pushed[1].digest): maker.digest(path, fallback_tag(pushed[1].digest)),
+    }
+    for _ in range(2):  # a repetition finds nothing
+        outcomes: list[Outcome] = []
+        run = fleet.for_each_delete_stage(
+            repositories.address("unsigned"), [stage(0)], outcomes.append, referrers=True
+        )
+        assert [] == [(failure.item, failure.error) for failure in fleet.failures(run.id)]
+        found = repositories.digests("unsigned")
+        assert expected == found
+        assert maker.manifest(path, signatures[1]) is not None
+        if run.succeeded:
+            (outcome,) = outcomes
+            assert outcome.result is not None
+            is_kept = maker.manifest(path, signatures[0]) is not None
+            assert is_kept == any("deletes no digest" in note for note in outcome.result.get("notes", ()))
+            assert 2 - is_kept == outcome.result["referrers"]
+    assert 1 == run.skipped
+
+
+def fallback_tag(digest: str) -> str:
+    """Name the index that stands in for the API, and begin the names of cosign."""
+    return digest.replace(":", "-")
 
 
 def attach(maker: ImageMaker, path: str, subject: str) -> str:
@@ -119,7 +152,7 @@ def attach(maker: ImageMaker, path: str, subject: str) -> str:
         "artifactType": "application/x.signature",
     }
     index = {"schemaVersion": 2, "mediaType": kinds[1], "manifests": [entry]}
-    maker.push_manifest(path, subject.replace(":", "-"), json.dumps(index).encode(), kinds[1])
+    maker.push_manifest(path, fallback_tag(subject), json.dumps(index).encode(), kinds[1])
     return digest
 
 

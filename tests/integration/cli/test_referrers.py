@@ -83,6 +83,30 @@ def test_what_regctl_attached_goes_along_and_is_found_by_it(command, registry, r
     assert [STAGE] == command("list", mirror).out.split()
 
 
+def test_what_regctl_attached_goes_with_its_stage_and_nothing_else(command, registry, regctl):
+    """Of two signed stages one goes: a dry run names what goes with it, the summary counts it."""
+    kept = stage_id_of("signed, too")
+    with ImageMaker(registry) as maker:
+        pushed = maker.push_image("going/app", STAGE, oci=True)
+        maker.push_image("going/app", kept, layers=[b"another"], oci=True)
+        source = f"{registry.host}/going/app"
+        for stage, kind in ((STAGE, "application/x.signature"), (kept, "application/x.kept")):
+            attach(regctl, f"{source}:{stage}", kind, "a text")
+        expected = attached(regctl, f"{source}:{STAGE}")
+
+        planned = command("delete", source, STAGE, "--referrers", "--dry-run", "--json").objects[0]
+        assert expected == {each["artifact_type"]: each["digest"] for each in planned["referrers"]}
+        shown = command("delete", source, STAGE, "--referrers", "--dry-run").out
+        assert ["application/x.signature" in line for line in shown.splitlines()] == [False, True, False]
+
+        deleted = command("delete", source, STAGE, "--referrers", "--json").objects[-1]
+        assert (1, 1) == (deleted["succeeded"], deleted["referrers"])
+        fallback = pushed.digest.replace(":", "-")
+        assert fallback not in maker.tags("going/app")
+        assert all(maker.manifest("going/app", digest) is None for digest in expected.values())
+    assert ["application/x.kept"] == list(attached(regctl, f"{source}:{kept}"))
+
+
 def test_a_publication_takes_cosigns_tags_along(command, registry):
     """No cosign is needed for its tags: they are images, named by the digest of their subject."""
     with ImageMaker(registry) as maker:
