@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
@@ -142,16 +141,12 @@ class Registries:
 
     def referrer_tags(self, repository: Repository, run_id: str, lease: Lease) -> frozenset[str] | None:
         """Return the tags that lead to referrers, from one list a run; None if there are too many to keep."""
-        from stagefleet.registry.referrers import is_referrer_tag  # noqa: PLC0415 - few ask for them
-
-        def read() -> list[str] | None:
-            found = list(islice(filter(is_referrer_tag, self.tags(repository)), _MOST_REFERRER_TAGS + 1))
-            return found if len(found) <= _MOST_REFERRER_TAGS else None
+        from stagefleet.registry.referrers import bounded_tags  # noqa: PLC0415 - few ask for them
 
         found = self.shared_state.get_or_compute(
             run_id,
             f"referrer tags {repository}",
-            lambda: {"tags": read()},
+            lambda: {"tags": bounded_tags(self.tags(repository), _MOST_REFERRER_TAGS)},
             ttl_seconds=_REFERRER_TAGS_SECONDS,
             wait_seconds=_REFERRER_TAGS_WAIT_SECONDS,
             lease=lease,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _Found = TypeVar("_Found")
 _THREADS = 8
+_MOST_REFERRER_TAGS = 100_000  # some 15 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +128,22 @@ class StorageReader:
     def referrers(
         self, address: Repository, stage_ids: Items | None, *, parallel: int | None, missing_ok: bool
     ) -> Iterator[tuple[StageId, list[Referrer]]]:
-        """List the referrers of stages, in threads of this process; see `FleetProject.referrers`."""
-        from stagefleet.registry.referrers import ReferrerLookup  # noqa: PLC0415 - few ask for them
+        """List the referrers of stages, in threads of this process; see `FleetProject.referrers`.
+
+        Tags that lead to referrers are looked for in the tag list: those that are not there cost no request.
+        """
+        from stagefleet.registry.referrers import ReferrerLookup, bounded_tags  # noqa: PLC0415 - few ask for them
 
         storage = self._connections.storages.open(address)
-        lookup = ReferrerLookup(storage.registries.client, address)
+        tags = bounded_tags(storage.registries.tags(address), _MOST_REFERRER_TAGS)
+        lookup = ReferrerLookup(storage.registries.client, address, None if tags is None else frozenset(tags))
         if stage_ids is None:
             which = self.stage_ids(address, missing_ok=missing_ok)
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
         limit = self._connections.settings.runs.parallel if parallel is None else parallel
         return describe_all(
-            lambda stage_id: (stage_id, list(lookup.find_all([storage.find_digest(stage_id)]))),
+            lambda stage_id: (stage_id, list(lookup.find_all(storage.find_subjects(stage_id)))),
             which,
             parallel=max(1, limit),
             on_left_out=self._tell_left_out,

@@ -22,7 +22,8 @@ from stagefleet.settings import Settings
 
 _NOT_IMPLEMENTED = 501
 _REFERRER_PAGES = 50
-_MOST_HOSTS = 1024
+_MOST_REPOSITORIES = 1024
+_UNKNOWN_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
 _MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with millions of tags
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
@@ -34,7 +35,7 @@ class RegistryClient(BlobUploadApi):
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
         self._habits = PagingHabits()
-        self._without_referrers: set[str] = set()
+        self._without_referrers: set[Repository] = set()
 
     def ping(self, host: str, *, lease: Lease = NO_LEASE) -> None:
         """Check that a registry answers and accepts the login ("Determining Support").
@@ -162,12 +163,14 @@ class RegistryClient(BlobUploadApi):
         """List the referrers of a manifest that exists; None if the registry has no API for that.
 
         "Listing Referrers": a registry without the API answers 404. Gateways forbid what they do not know,
-        and others answer 400, 405 or a page of HTML. What a registry lacks is remembered for the process.
+        and others answer 400, 405 or a page of HTML. That is remembered for the repository, as one host may
+        be several registries, and a login may see one repository alone; not if the repository or the
+        manifest is what the registry does not know.
         """
         found: list[Descriptor] = []
         url: str | None = self._url(repository, f"referrers/{subject}")
         for _ in range(_REFERRER_PAGES):
-            if url is None or repository.host in self._without_referrers:
+            if url is None or repository in self._without_referrers:
                 break
             request = self._request("GET", repository, url, f"the referrers of {subject}", lease=lease)
             try:
@@ -176,12 +179,17 @@ class RegistryClient(BlobUploadApi):
             except (errors.RegistryError, errors.UnsupportedManifestError) as error:
                 if isinstance(error, errors.RegistryError) and not _may_be_unknown(error):
                     raise
-                if len(self._without_referrers) < _MOST_HOSTS:
-                    self._without_referrers.add(repository.host)
+                if not _UNKNOWN_CODES & set(getattr(error, "codes", ())):
+                    self._note_without_referrers(repository)
                 return None
             following = responses.next_link(response.headers.get("Link", ""))
             url = following and self._same_registry(repository, url, following)
-        return None if repository.host in self._without_referrers else tuple(found)
+        return None if repository in self._without_referrers else tuple(found)
+
+    def _note_without_referrers(self, repository: Repository) -> None:
+        if len(self._without_referrers) >= _MOST_REPOSITORIES:
+            self._without_referrers.clear()  # to ask once more costs little
+        self._without_referrers.add(repository)
 
     def put_manifest(self, reference: Reference, manifest: Manifest, *, lease: Lease = NO_LEASE) -> None:
         """Push a manifest under a tag or its digest, byte for byte ("Pushing Manifests").

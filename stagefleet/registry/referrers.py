@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from stagefleet.errors import NotFoundError, UnsupportedManifestError
@@ -55,6 +56,12 @@ class Referrer:
 def is_referrer_tag(tag: str) -> bool:
     """Return True for the tags that lead from a digest to its referrers, which are nobody's own."""
     return _TAG.fullmatch(tag) is not None
+
+
+def bounded_tags(tags: Iterable[str], most: int) -> list[str] | None:
+    """Return the tags that lead to referrers; None if there are too many to keep."""
+    found = list(islice(filter(is_referrer_tag, tags), most + 1))
+    return found if len(found) <= most else None
 
 
 def fallback_tag(subject: Digest) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.manifests import INDEXES, OCI_INDEX, Manifest, MemberReader
+from stagefleet.manifests import OCI_INDEX, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.referrers import (
     MAX_DEPTH,
@@ -38,20 +38,13 @@ def with_referrers(
 
     A stage that was there with other content keeps its own, and gets none.
     """
-    client, stage_id = storages.registries.client, StageId.parse(attempt.item)
+    stage_id = StageId.parse(attempt.item)
     try:
-        subject = client.head_manifest(source.tagged(str(stage_id)))
-        if item_result.skipped:
-            there = client.head_manifest(destination.tagged(str(stage_id))).digest
-        else:
-            there = subject.digest
-    except errors.NotFoundError:
+        subjects = storages.open(source).find_subjects(stage_id)
+        if item_result.skipped and storages.open(destination).find_digest(stage_id) != subjects[0]:
+            return item_result
+    except errors.StageNotFoundError:
         return item_result  # it went meanwhile
-    if there != subject.digest:
-        return item_result
-    subjects = [subject.digest]
-    if subject.media_type in INDEXES:
-        subjects += _members(storages, source, subject.digest)
     copy = ReferrerCopy(storages, source, destination, attempt)
     copy.execute(subjects)
     counted: dict[str, Any] = {"referrers": copy.copied}
@@ -64,14 +57,6 @@ def with_referrers(
         bytes=item_result.bytes + copy.sent_bytes,
         skipped=item_result.skipped and not copy.copied,
     )
-
-
-def _members(storages: Storages, repository: Repository, digest: Digest) -> list[Digest]:
-    """Return the members of an index, which may have referrers of their own."""
-    storage = storages.open(repository)
-    index = storage.fetch_member(digest)
-    found = MemberReader(storage.fetch_member, repository).walk(index)
-    return [member.descriptor.digest for member in found if member.manifest is not None]
 
 
 class ReferrerCopy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from stagefleet.image_config import platform_in
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.logs import errors_as_warnings
-from stagefleet.manifests import Descriptor, Manifest
+from stagefleet.manifests import INDEXES, Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records.image import is_placeholder, rejected_stage
 from stagefleet.registry.blob_reader import BlobReader
@@ -101,6 +101,25 @@ class RegistryStorage(ManifestStorage):
 
     def fetch_member(self, digest: Digest) -> Manifest:
         return self._client.fetch_manifest(Reference.of(self.address, digest))
+
+    def find_subjects(self, stage_id: StageId) -> list[Digest]:
+        """Return the digests that may have referrers: of a stage, and of the members of its index."""
+        try:
+            named = self._client.head_manifest(self.address.tagged(str(stage_id)))
+        except errors.NotFoundError as error:
+            raise errors.StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
+        found, waiting = [named.digest], [(named, 1)]
+        reader = MemberReader(self.fetch_member, self.address)
+        while waiting:
+            descriptor, depth = waiting.pop()
+            if descriptor.media_type not in INDEXES:
+                continue
+            with suppress(errors.NotFoundError):  # a member that lacks has no members
+                index = self.fetch_member(descriptor.digest)
+                manifests = [member for member in reader.descriptors(index, depth) if member.is_manifest]
+                found += [member.digest for member in manifests]
+                waiting += [(member, depth + 1) for member in manifests]
+        return found
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return self._client.has_blob(self.address, descriptor.digest, size=descriptor.size)

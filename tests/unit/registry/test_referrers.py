@@ -9,6 +9,7 @@ import pytest
 from stagefleet.errors import RegistryUnavailableError
 from stagefleet.manifests import OCI_INDEX, OCI_MANIFEST
 from stagefleet.names import Digest, Repository
+from stagefleet.registry import client as registry_client
 from stagefleet.registry.referrers import cosign_tags, fallback_tag, is_referrer_tag
 from tests.unit.registry.asking import MANIFEST
 from tests.unit.registry.scripted import RegistryResponse
@@ -53,6 +54,35 @@ def test_a_registry_without_the_api_is_asked_once(serve, client, repository_at, 
     for _ in range(2):
         assert client.referrers(repository_at(server), SUBJECT) is None
     assert 1 == len(server.asked)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_one_repository_lacks_another_may_have(serve, client, repository_at, status):
+    """A login may see one repository alone, and one host may be several registries, by path."""
+    server = serve(lambda asked: index("a") if "/other/" in asked.path else RegistryResponse(status))
+    repository = repository_at(server)
+    assert client.referrers(repository, SUBJECT) is None
+    assert 1 == len(client.referrers(Repository(repository.host, "group/other"), SUBJECT))
+
+
+@pytest.mark.parametrize("code", ["NAME_UNKNOWN", "MANIFEST_UNKNOWN"])
+def test_what_does_not_exist_yet_says_nothing_of_the_api(serve, client, repository_at, code):
+    """The first push makes the repository: what it lists then counts."""
+    unknown = json.dumps({"errors": [{"code": code, "message": "unknown"}]}).encode()
+    answers = [index("a"), RegistryResponse(404, unknown)]
+    repository = repository_at(serve(lambda _: answers.pop()))
+    assert client.referrers(repository, SUBJECT) is None
+    assert 1 == len(client.referrers(repository, SUBJECT))
+
+
+def test_the_repositories_that_lack_it_are_remembered_within_bounds(
+    serve, client, repository_at, monkeypatch
+):
+    monkeypatch.setattr(registry_client, "_MOST_REPOSITORIES", 3)
+    server = serve(lambda _: RegistryResponse(404))
+    for number in range(8):
+        assert client.referrers(Repository(server.host, f"group/{number}"), SUBJECT) is None
+    assert 3 >= len(client._without_referrers)
 
 
 def test_a_registry_that_fails_is_no_registry_without_the_api(serve, client, repository_at):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from stagefleet.errors import UsageError
+from stagefleet.fleet.reader import StorageReader
 from stagefleet.names import Reference, parse_address
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.publish import PublishOperation
 from stagefleet.project import Project
 from stagefleet.registry import referrers
 from stagefleet.registry.referrers import ReferrerLookup, cosign_tags, fallback_tag, is_referrer_tag
+from stagefleet.settings import Settings
 
 
 @pytest.fixture
@@ -176,6 +180,56 @@ def test_a_registry_without_any_costs_one_list_a_run(fakes):
     copy(fakes, 2)
     assert lists == [verb for verb, _ in reads].count("tags")
     assert [] == [name for verb, name in reads if verb != "referrers" and is_referrer_tag(name)]
+
+
+@pytest.fixture
+def listed(fakes):
+    """Lists the referrers of all stages as a client does, by stage."""
+
+    def listed():
+        fakes.registries.reads.clear()
+        connections: Any = SimpleNamespace(storages=fakes.stage_tasks.storages, settings=Settings())
+        found = StorageReader(connections, print).referrers(fakes.source, None, parallel=1, missing_ok=False)
+        return {
+            str(stage_id): {referrer.descriptor.digest for referrer in referrers}
+            for stage_id, referrers in found
+        }
+
+    return listed
+
+
+@pytest.mark.parametrize("has_api", [True, False])
+def test_a_list_of_stages_without_any_costs_two_requests_a_stage(fakes, listed, has_api):
+    """The digest, and its list where there is the API: a tag that is on no list is not asked for."""
+    if not has_api:
+        fakes.registries.without_referrers.add(fakes.source.host)
+    for number in range(5):
+        fakes.registries.push(fakes.source, str(fakes.stage(number)), layers=(b"%d" % number,))
+    assert 5 == len(listed())
+    reads = [verb for verb, _ in fakes.registries.reads if verb != "tags"]
+    assert 5 * ["head"] + 5 * ["referrers"] == sorted(reads)
+
+
+def test_a_list_asks_for_the_tags_that_are_there(fakes, listed, signed):
+    fakes.registries.without_referrers.add(fakes.source.host)
+    image, expected = signed()
+    fakes.registries.push(fakes.source, str(fakes.stage(2)), layers=(b"unsigned",))
+    tag = cosign_tags(image)[1]
+    expected.add(fakes.registries.push_referrer(fakes.source, image, b"attested", tag=tag))
+    assert {str(fakes.stage(1)): expected, str(fakes.stage(2)): set()} == listed()
+    asked = {name for _, name in fakes.registries.reads if is_referrer_tag(name)}
+    assert {fallback_tag(image), tag} < asked <= fakes.tags(fakes.source)
+
+
+def test_a_list_has_those_of_an_indexs_members(fakes, listed):
+    """As a copy takes them along: without a request for the members."""
+    registries = fakes.registries
+    member = registries.push(fakes.source, "member")
+    index_id = type(fakes.stage(1))(f"{9:056x}")
+    registries.push_index(fakes.source, str(index_id), [member])
+    signature = registries.push_referrer(fakes.source, member, b"signature")
+    assert {str(index_id): {signature}} == listed()
+    assert str(member) not in [name for verb, name in registries.reads if verb != "referrers"]
 
 
 def test_a_publication_takes_them_along_unless_told_otherwise(fakes, signed):
