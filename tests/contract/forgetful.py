@@ -144,7 +144,7 @@ class _Connections:
 
     starts_worker = False
     no_worker_advice = no_host_advice = ""
-    open = None  # no plan opens a storage
+    open = side_by_side = None  # no plan opens a storage
 
     def __init__(self, ledger: ForgetfulLedger) -> None:
         self.settings = Settings(runs=SETTINGS)
