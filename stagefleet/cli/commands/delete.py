@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stagefleet.fleet.project import FleetProject
+    from stagefleet.names import Repository
 
 
 @takes_run_options()
@@ -55,17 +56,11 @@ def delete_stages(
         raise UsageError("--host and what is in use are of a Docker Engine: name docker-daemon:PROJECT")
     with options.open_fleet(repository, hosts=hosts) as fleet:
         of_project = None if project is None else fleet.project(project)
-        if final:
-            operation = stagefleet.DeleteOperation.of(
-                fleet.project(opt.of_project(project, "--final")).storages.final_repository,
-                referrers=referrers,
-            )
-            name = str(operation.repository)
-        elif of_project is not None:
+        if of_project is not None and not final:
             operation = of_project.deletion(opt.one_host(hosts), referrers=referrers)
             name = f"{operation.repository}, and of the caches of {project}"
         else:
-            address = parse_address(repository or "")
+            address = _final_repository(fleet, project) if final else parse_address(repository or "")
             operation = stagefleet.DeleteOperation.of(
                 address, policy, referrers=referrers, hosts=tuple(hosts or ())
             )
@@ -76,6 +71,10 @@ def delete_stages(
             _print_plan(fleet if of_project is None else of_project, fleet, operation, named, options)
             return
         run_operation(fleet, operation, named, options, project=of_project, if_empty="no stage was named")
+
+
+def _final_repository(fleet: stagefleet.Fleet, project: str | None) -> Repository:
+    return fleet.project(opt.of_project(project, "--final")).storages.final_repository
 
 
 def _print_plan(
