@@ -17,6 +17,7 @@ from stagefleet import errors
 from stagefleet.leases import NO_LEASE, TOLD_SECONDS, Lease, LeaseRenewer, RenewedLease
 from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
+from stagefleet.redis_client import LastStep
 from stagefleet.runs.ledger import Claim, RenewalResult, WorkerLedger
 from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, ItemTransfer, WaitReason
 from stagefleet.settings import RunSettings
@@ -73,6 +74,7 @@ class Attempt:
         to_delete: Returns the tags that the run deletes and has not deleted yet, read from the ledger at
             each call.
         others: State of the run's items; None without a ledger.
+        last_step: Takes changes that go along with a successful outcome; None without a ledger.
     """
 
     run_id: str
@@ -83,6 +85,7 @@ class Attempt:
     others: OtherItems | None = None
     number: int = 1
     operation: Operation | None = None
+    last_step: LastStep | None = None
 
     def parsed(self, kind: type[SomeOperation]) -> SomeOperation:
         """Return the operation of the attempt; `UsageError` if this release cannot read the run's options."""

@@ -27,7 +27,7 @@ def copy_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         foreign_layers=operation.foreign_layers,
     )
     if not operation.referrers or source.is_on_host or destination.is_on_host:
-        return copy()
+        return copy(last_step=attempt.last_step)
     is_there = not operation.verify and storages.open(destination).has(attempt.item)
     item_result = ItemResult(skipped=True) if is_there else copy()
     return with_referrers(item_result, storages, source, destination, attempt)

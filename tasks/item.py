@@ -29,7 +29,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.names import Repository
 from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.redis_client import RedisRetry
+from stagefleet.redis_client import LastStep, RedisRetry
 from stagefleet.registry.http.waits import span_text
 from stagefleet.runs.ledger import Claim, FinishResult, Ledger
 from stagefleet.runs.messages import facts_of_span, problem_of_item, queue_of, subject_of, task_name
@@ -126,6 +126,7 @@ class ItemExecutor:
     def _attempt(
         self, operation: ItemFunction, known: _KnownRun, claim: Claim, lease: ItemLease
     ) -> AttemptEnd:
+        last_step = LastStep()
         attempt = Attempt(
             run_id=claim.run_id,
             item=claim.item,
@@ -141,18 +142,18 @@ class ItemExecutor:
                     lambda: self._ledger.item_states(claim.run_id, indexes)
                 ),
             ),
+            last_step=last_step,
         )
         try:
-            with under_lease(lease):
-                outcome = _done(claim, operation(attempt))
+            with under_lease(lease), last_step:
+                return self._finish(claim, _done(claim, operation(attempt)), last_step=last_step)
         except (errors.LeaseLostError, errors.ItemCancelledError, errors.ItemPostponedError) as error:
             return self._leave(claim, lease, error)
         except errors.StagefleetError as error:
             return self._fail(claim, error)
         except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
             _log.error("unexpected_error", action="attempt", exc_info=error)
-            outcome = _outcome(claim, ItemState.FAILED, error)
-        return self._finish(claim, outcome)
+            return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
 
     def _leave(self, claim: Claim, lease: ItemLease, error: errors.StagefleetError) -> AttemptEnd:
         """End an attempt that had to stop before its item was done."""
@@ -194,15 +195,21 @@ class ItemExecutor:
         reason: WaitReason | None = None,
         *,
         told: str = "",
+        last_step: LastStep | None = None,
     ) -> AttemptEnd:
+        last_step = last_step or LastStep()
         try:
-            recorded = self._record(claim, outcome, retry_after_seconds, reason)
+            recorded = self._record(
+                claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason, last_step=last_step
+            )
         except (errors.StagefleetError, RedisError) as error:
             # Completed steps stay: the next attempt finds them.
+            last_step.abandon()
             _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
             return AttemptEnd(EndKind.RETRY, f"the outcome could not be recorded: {error}")
         facts: dict[str, Any] = {"attempt": claim.attempt, "seconds": outcome.seconds, "bytes": outcome.bytes}
         if not recorded:
+            last_step.close()  # raises if a change that the outcome needs was refused
             _log.warning("stale_finish", action="finish", state=outcome.state, **facts)
             self._renewer.counts.add(1, "lost_leases", "-")
             return AttemptEnd(EndKind.RETRY, "the lease was over before the end could be recorded")
@@ -217,16 +224,10 @@ class ItemExecutor:
             )
         return _end_of(outcome, recorded, retry_after_seconds, told)
 
-    def _record(
-        self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None, reason: WaitReason | None
-    ) -> FinishResult:
+    def _record(self, claim: Claim, outcome: Outcome, **more: Any) -> FinishResult:
         """Record an outcome; one that cannot be written becomes a failure: the item must not stay leased."""
         try:
-            return self._redis_retry(
-                lambda: self._ledger.finish(
-                    claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason
-                )
-            )
+            return self._redis_retry(lambda: self._ledger.finish(claim, outcome, **more))
         except (errors.StagefleetError, RedisError):
             raise
         except Exception as error:  # noqa: BLE001 - encoding may fail in any way

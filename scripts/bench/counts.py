@@ -190,11 +190,12 @@ def _scripts_run(redis: RedisServer) -> Iterator[Counter[str]]:
         with client.monitor() as monitor:
             listening.set()
             for entry in monitor.listen():
-                words = entry["command"].split(" ", 2)
+                words = [*entry["command"].split(" ", 4), "", "", ""]
                 if _END_OF_COUNT in entry["command"]:
                     return
                 if entry["client_type"] != "lua" and words[0] == "EVALSHA":
-                    found[names.get(words[1], "")] += 1
+                    together = "together" if words[3].startswith("stagefleet.") else ""
+                    found[names.get(words[1], together)] += 1
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.locks.manager import HeldLock, LockHolder, LockInfo, LockManager
-from stagefleet.redis_client import LOCK_WAKE, RedisScripts, connect_redis, map_redis_errors, milliseconds
+from stagefleet.redis_client import (
+    LOCK_WAKE,
+    DeferredCall,
+    RedisScripts,
+    connect_redis,
+    map_redis_errors,
+    milliseconds,
+)
 from stagefleet.settings import LockSettings, Settings
 
 if TYPE_CHECKING:
@@ -83,6 +90,19 @@ class RedisLocks(LockManager):
 
     def _release(self, locks: Sequence[HeldLock]) -> None:
         self.scripts.call("release", *_pairs(locks))
+
+    def _releasing(self, locks: Sequence[HeldLock]) -> DeferredCall | None:
+        def done(answer: Any) -> None:
+            ended = self._renewer.end(locks)
+            if isinstance(answer, Exception):
+                self._renewer.note_failure(ended, answer)
+
+        return DeferredCall(
+            prepare=lambda: self.scripts.prepare("release", *_pairs(locks)),
+            done=done,
+            instead=lambda: self._renewer.release_all(locks),
+            follows=True,
+        )
 
 
 def _pairs(locks: Iterable[HeldLock]) -> Iterable[str]:

@@ -27,7 +27,7 @@ from stagefleet.backoff import jittered
 from stagefleet.errors import LockLostError, LockTimeoutError
 from stagefleet.leases import LeaseRenewer, RenewedLease
 from stagefleet.logs import EventLogger
-from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
+from stagefleet.redis_client import OUTAGE_SECONDS, DeferredCall, LastStep, RedisRetry, put_off
 from stagefleet.settings import LockSettings
 
 _log = EventLogger(__name__)
@@ -87,17 +87,26 @@ class LockRenewer(LeaseRenewer[HeldLock]):
 
     def release_all(self, locks: Iterable[HeldLock]) -> None:
         """Release locks; if Redis does not answer, their leases run out."""
-        ended = [lock for lock in locks if not lock.is_lost]
-        for lock in ended:
-            lock.is_lost = True
-        self.discard(ended)
+        ended = self.end(locks)
         if not ended:
             return
         try:
             self._release(ended)
         except Exception as error:  # noqa: BLE001 - the work under the locks is done, whatever Redis answers
-            names = [lock.name for lock in ended]
-            _log.warning("locks_not_released", action="release", locks=names, error=str(error))
+            self.note_failure(ended, error)
+
+    def end(self, locks: Iterable[HeldLock]) -> list[HeldLock]:
+        """Renew locks no more, and return those that were held until now."""
+        ended = [lock for lock in locks if not lock.is_lost]
+        for lock in ended:
+            lock.is_lost = True
+        self.discard(ended)
+        return ended
+
+    def note_failure(self, locks: Iterable[HeldLock], error: Exception) -> None:
+        """Log that locks were not released: their leases run out."""
+        names = [lock.name for lock in locks]
+        _log.warning("locks_not_released", action="release", locks=names, error=str(error))
 
 
 _LONGEST_NAP_SECONDS = 1.0
@@ -210,13 +219,13 @@ class LockManager(ABC):
 
     @contextmanager
     def acquire_free(
-        self, wanted: Mapping[str, bool], *, label: str | None = None
+        self, wanted: Mapping[str, bool], *, label: str | None = None, last_step: LastStep | None = None
     ) -> Iterator[Sequence[HeldLock]]:
         """Acquire several locks in one step if all are free; otherwise none of them.
 
         If one is not free, acquire them one after another, always in the order of their names. `wanted` says
         by name if a lock is shared; the locks are yielded in its order, and released together at the end of
-        the block.
+        the block, or after it in `last_step`, unless it raises.
         """
         ticket, asked_at = secrets.token_hex(8), time.monotonic()
         try:
@@ -232,7 +241,10 @@ class LockManager(ABC):
         ]
         try:
             yield held
-        finally:
+        except BaseException:
+            self._renewer.release_all(held)
+            raise
+        if not held or not put_off(last_step, self._releasing(held)):
             self._renewer.release_all(held)
 
     @abstractmethod
@@ -270,6 +282,10 @@ class LockManager(ABC):
 
     @abstractmethod
     def _release(self, locks: Sequence[HeldLock]) -> None: ...
+
+    def _releasing(self, locks: Sequence[HeldLock]) -> DeferredCall | None:  # noqa: ARG002 - as others need
+        """Return the release of locks as a call for an item's last step, None if it cannot be put off."""
+        return None
 
 
 def default_label() -> str:

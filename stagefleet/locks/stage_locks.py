@@ -12,6 +12,7 @@ from stagefleet.leases import Lease, note_bytes, waiting
 from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_label
 from stagefleet.logs import EventLogger
 from stagefleet.names import Digest, StageId, StorageAddress
+from stagefleet.redis_client import LastStep
 
 # Locks on stages: one copy of a stage into one storage at a time, fleet-wide, and no deletion meanwhile.
 #
@@ -61,11 +62,16 @@ class StageLocks:
 
     @contextmanager
     def lock_for_copy(
-        self, source: StorageAddress, destination: StorageAddress, stage_id: StageId, attempt: Attempt
+        self,
+        source: StorageAddress,
+        destination: StorageAddress,
+        stage_id: StageId,
+        attempt: Attempt,
+        last_step: LastStep | None = None,
     ) -> Iterator[StageLock]:
-        """Lock a stage for a copy."""
+        """Lock a stage for a copy; the end of the block may leave the release to the item's last step."""
         wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
-        with self._acquire(wanted, attempt) as stage_lock:
+        with self._acquire(wanted, attempt, last_step) as stage_lock:
             yield stage_lock
 
     @contextmanager
@@ -95,10 +101,12 @@ class StageLocks:
             yield StageLock(attempt.lease, tuple(held), has_waited=False) if held else None
 
     @contextmanager
-    def _acquire(self, wanted: dict[str, bool], attempt: Attempt) -> Iterator[StageLock]:
+    def _acquire(
+        self, wanted: dict[str, bool], attempt: Attempt, last_step: LastStep | None = None
+    ) -> Iterator[StageLock]:
         """Acquire locks: nearly always in one step."""
         label = _label(attempt)
-        with self._locks.acquire_free(wanted, label=label) as held:
+        with self._locks.acquire_free(wanted, label=label, last_step=last_step) as held:
             if held:
                 yield StageLock(attempt.lease, tuple(held), has_waited=False)
                 return

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from stagefleet import errors
 from stagefleet.redaction import quoted
+from stagefleet.redis_client import LastStep
 from stagefleet.runs import models
 
 
@@ -217,35 +218,34 @@ class WorkerLedger(Protocol):
         *,
         retry_after_seconds: float | None = None,
         reason: models.WaitReason | None = None,
+        last_step: LastStep | None = None,
     ) -> FinishResult:
         """Record the end of an attempt; `STALE`, which is false, means that nothing changed.
 
         With `retry_after_seconds` a failure waits that long, at most `RunSettings.longest_pause_seconds`,
         before the next attempt, unless the item's attempts are used up or the run is being cancelled. The run
-        stores the latest `reason` for such a wait, and shows it in `Run.waits`. The ledger sets
-        `outcome.attempts` and `host`. An outcome with state `cancelled` is recorded, counted and needs no
-        acknowledgement.
+        stores the latest `reason` for such a wait, shown in `Run.waits`. The ledger sets `outcome.attempts`
+        and `host`. An outcome with state `cancelled` is counted, and needs no acknowledgement. What is put
+        off to `last_step` is changed in the same step, or, with `STALE`, by its `close`.
         """
 
     def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait.
 
-        The run stores the latest such note, if its claim is still valid.
+        Nothing is shown of a claim that has ended.
         """
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling).
 
-        With `behind`, the index of another item of the run, publish it only after that item has ended, with
-        any outcome; until then it is not in the window. Publish it at once if that item has already ended or
-        waits for this one.
+        With `behind`, the index of another item of the run, publish it only after that item has ended;
+        until then it is not in the window. Publish it at once if that item has ended or waits for this one.
         """
 
     def item_states(self, run_id: str, indexes: Sequence[int]) -> list[models.ItemState | None]:
-        """Return the states of some items of a run, None for each that has not ended.
+        """Return the states of some items of a run, None for each that has not ended; skipped is succeeded.
 
-        Skipped counts as succeeded. In a run that is being cancelled, all items that neither succeeded nor
-        are under way count as cancelled.
+        In a run that is being cancelled, what neither succeeded nor is under way is cancelled.
         """
 
     def sweep(self) -> int:
@@ -288,8 +288,7 @@ class CoordinatorLedger(Protocol):
     ) -> list[models.Outcome] | None:
         """Read outcomes after a position ("" is the beginning), in the order of completion.
 
-        Waits up to `block_seconds` for the first one. [] if none came in time, None if the run has ended and
-        there are no more.
+        Waits up to `block_seconds` for the first one; [] if none came, None if there are no more for good.
 
         Raises:
             RunNotFoundError: The run does not exist, or has expired.

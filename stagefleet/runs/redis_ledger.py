@@ -225,12 +225,11 @@ class RedisLedger(RedisRuns):
         *,
         retry_after_seconds: float | None = None,
         reason: models.WaitReason | None = None,
+        last_step: redis_client.LastStep | None = None,
     ) -> ledger.FinishResult:
-        answer = self._call_on(
-            "finish",
-            claim.run_id,
-            claim.index,
-            claim.token,
+        place = (claim.run_id, claim.index, claim.token)
+        arguments = (
+            *place,
             outcome.state,
             encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
             outcome.bytes,
@@ -242,7 +241,13 @@ class RedisLedger(RedisRuns):
             error_label(outcome),
             duration_label(outcome.seconds),
         )
-        return ledger.FinishResult(answer)
+        if not last_step:
+            return ledger.FinishResult(self._call_on("finish", *arguments))
+        # A repeated step finds the claim gone, and so changes nothing a second time.
+        check = self.scripts.prepare("has_claim", *place, is_needed=True)
+        record = self.scripts.prepare("finish", *arguments, is_needed=True)
+        answer = last_step.run(self.scripts, check, record)
+        return ledger.FinishResult(self._note_end("finish", claim.run_id, answer))
 
     def note_pause(self, claim: ledger.Claim, seconds: float, reason: models.WaitReason) -> None:
         self.scripts.call(

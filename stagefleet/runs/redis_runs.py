@@ -186,7 +186,10 @@ class RedisRuns:
 
     def _call_on(self, script: str, run_id: str, *arguments: Any) -> Any:
         """Call a script that may end a run, and log the end if it does."""
-        answer = self.scripts.call(script, run_id, *arguments)
+        return self._note_end(script, run_id, self.scripts.call(script, run_id, *arguments))
+
+    def _note_end(self, script: str, run_id: str, answer: Any) -> Any:
+        """Log the end of a run if a script's answer says so; return the answer itself."""
         if not isinstance(answer, list):
             return answer
         try:

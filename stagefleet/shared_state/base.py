@@ -31,6 +31,7 @@ from stagefleet import leases
 from stagefleet.backoff import Backoff
 from stagefleet.errors import StagefleetError
 from stagefleet.names import Digest, Repository
+from stagefleet.redis_client import DeferredCall
 
 _CACHED_VALUES = 64
 MIN_TTL_SECONDS = 1.0
@@ -278,6 +279,16 @@ class SharedState(SharedValues):
     @abstractmethod
     def mark_uploaded(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
         """Record that the destination has these blobs."""
+
+    def marking_uploaded(
+        self,
+        run_id: str,  # noqa: ARG002 - as others need
+        destination: Repository,  # noqa: ARG002
+        digests: Callable[[], Sequence[Digest]],  # noqa: ARG002
+        instead: Callable[[], None],  # noqa: ARG002
+    ) -> DeferredCall | None:
+        """Return `mark_uploaded` as a call for an item's last step, None if it cannot be put off."""
+        return None
 
     @abstractmethod
     def renew_uploads(

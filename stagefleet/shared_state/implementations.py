@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository
-from stagefleet.redis_client import SHARED_STATE, RedisScripts, map_redis_errors, milliseconds
+from stagefleet.redis_client import (
+    SHARED_STATE,
+    DeferredCall,
+    RedisScripts,
+    ScriptCall,
+    map_redis_errors,
+    milliseconds,
+)
 from stagefleet.shared_state.base import (
     LONGEST_ADDRESS,
     MIN_TTL_SECONDS,
@@ -56,6 +63,20 @@ class RedisSharedState(SharedState):
     def mark_uploaded(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
         if digests:
             self.scripts.call("mark_uploaded", run_id, *_fields(destination, digests))
+
+    def marking_uploaded(
+        self,
+        run_id: str,
+        destination: Repository,
+        digests: Callable[[], Sequence[Digest]],
+        instead: Callable[[], None],
+    ) -> DeferredCall | None:
+        def prepare() -> ScriptCall | None:
+            fields = _fields(destination, digests())
+            return self.scripts.prepare("mark_uploaded", run_id, *fields) if fields else None
+
+        # Blobs that are not marked are looked for again.
+        return DeferredCall(prepare=prepare, done=lambda _: None, instead=instead)
 
     def renew_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes

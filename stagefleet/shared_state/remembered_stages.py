@@ -6,16 +6,17 @@ import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
 from stagefleet.bounds import compress_json, decompress_json
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.redis_client import DESCRIPTIONS, REJECTIONS, milliseconds
+from stagefleet.redis_client import DESCRIPTIONS, REJECTIONS, DeferredCall, LastStep, milliseconds, put_off
 from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists
@@ -55,6 +56,10 @@ class DescriptionStore(ABC):
         `RedisUnreachableError` if it was not stored: an old description may remain.
         """
 
+    def replacing(self, storage: str, description: StageDescription) -> DeferredCall | None:  # noqa: ARG002 - as others need
+        """Return `replace` as a call for an item's last step, None if it cannot be put off."""
+        return None
+
     @abstractmethod
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         """Drop descriptions of stages that were deleted, rejected or replaced; errors as of `replace`."""
@@ -82,15 +87,28 @@ class RedisDescriptions(BestEffortStore, DescriptionStore):
     def replace(self, storage: str, description: StageDescription) -> None:
         self._write("change_descriptions", storage, [(description.stage_id, _encoded(description))])
 
+    def replacing(self, storage: str, description: StageDescription) -> DeferredCall | None:
+        stage_id = description.stage_id
+        arguments = self._arguments(storage, [(stage_id, _encoded(description))])
+        call = self.scripts.prepare("change_descriptions", *arguments, is_needed=True)
+        return DeferredCall(
+            prepare=lambda: call,
+            done=lambda answer: self._drop_surplus(self._key(storage), self.scripts.checked(answer)),
+            instead=partial(self.forget, storage, [stage_id]),  # another may have changed the stage by then
+        )
+
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         if stage_ids:
             self._write("change_descriptions", storage, [(stage_id, b"") for stage_id in stage_ids])
 
     def _write(self, script: str, storage: str, pairs: Iterable[tuple[StageId, bytes]]) -> None:
-        times = map(milliseconds, (_UNSETTLED_SECONDS, self._settings.lifetime_seconds))
-        entries = itertools.chain.from_iterable((str(stage_id), data) for stage_id, data in pairs)
-        count = self.scripts.call(script, storage, *times, *entries)
+        count = self.scripts.call(script, *self._arguments(storage, pairs))
         self._drop_surplus(self._key(storage), count)
+
+    def _arguments(self, storage: str, pairs: Iterable[tuple[StageId, bytes]]) -> Iterator[Any]:
+        yield storage
+        yield from map(milliseconds, (_UNSETTLED_SECONDS, self._settings.lifetime_seconds))
+        yield from itertools.chain.from_iterable((str(stage_id), data) for stage_id, data in pairs)
 
 
 class MemoryDescriptions(DescriptionStore):
@@ -273,17 +291,24 @@ class RememberedStages:
         ]
 
     def add(
-        self, repository: Repository, stage_id: StageId, description: StageDescription | None = None
+        self,
+        repository: Repository,
+        stage_id: StageId,
+        description: StageDescription | None = None,
+        *,
+        last_step: LastStep | None = None,
     ) -> None:
         """Record that a stage came to a repository; its tag may have named something else before.
 
-        Errors are as of `DescriptionStore.replace`.
+        What goes to `last_step` is recorded there. Errors are as of `DescriptionStore.replace`.
         """
-        self.lists.add(str(repository), stage_id)
+        storage = str(repository)
+        if not put_off(last_step, self.lists.adding(storage, stage_id)):
+            self.lists.add(storage, stage_id)
         if description is None:
-            self.descriptions.forget(str(repository), [stage_id])
-        else:
-            self.descriptions.replace(str(repository), description)
+            self.descriptions.forget(storage, [stage_id])
+        elif not put_off(last_step, self.descriptions.replacing(storage, description)):
+            self.descriptions.replace(storage, description)
 
     def confirm(self, repository: Repository, stage_id: StageId, digest: Digest) -> StageDescription | None:
         """Return the remembered description if it has this digest, which was just read; else drop it."""

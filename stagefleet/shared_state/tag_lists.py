@@ -10,9 +10,10 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
+from typing import Any
 
 from stagefleet.names import StageId
-from stagefleet.redis_client import TAG_LIST, TAG_LISTS, milliseconds
+from stagefleet.redis_client import TAG_LIST, TAG_LISTS, DeferredCall, milliseconds
 from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 from stagefleet.stage_lists import StageIdList, pack_id
@@ -42,6 +43,10 @@ class TagLists(ABC):
     @abstractmethod
     def add(self, storage: str, stage_id: StageId) -> None:
         """Add a stage that came to a storage to its list, if one is known."""
+
+    def adding(self, storage: str, stage_id: StageId) -> DeferredCall | None:  # noqa: ARG002 - as others need
+        """Return `add` as a call for an item's last step, None if it cannot be put off."""
+        return None
 
     @abstractmethod
     def forget(self, storage: str, stage_id: StageId) -> None:
@@ -86,13 +91,21 @@ class RedisTagLists(BestEffortStore, TagLists):
     def add(self, storage: str, stage_id: StageId) -> None:
         self._change(storage, stage_id, self._settings.listed_stages)
 
+    def adding(self, storage: str, stage_id: StageId) -> DeferredCall | None:
+        arguments = _change(storage, stage_id, self._settings.listed_stages)
+        call = self.scripts.prepare("change_tag_list", *arguments)
+        return DeferredCall(prepare=lambda: call, done=self._note, instead=lambda: None)
+
     def forget(self, storage: str, stage_id: StageId) -> None:
         self._change(storage, stage_id, "")
 
     def _change(self, storage: str, stage_id: StageId, most: int | str) -> None:
-        entry = pack_id(stage_id)
         with self._calls():
-            self.scripts.call("change_tag_list", storage, entry[:_BUCKET_BYTES], entry, most)
+            self.scripts.call("change_tag_list", *_change(storage, stage_id, most))
+
+    def _note(self, answer: Any) -> None:
+        with self._calls():
+            self.scripts.checked(answer)
 
 
 class MemoryTagLists(TagLists):
@@ -136,6 +149,11 @@ class MemoryTagLists(TagLists):
                 self._lists[storage] = (listed.replacing(stage_id, entry), until)
                 if len(self._lists[storage][0]) > self._settings.listed_stages:
                     del self._lists[storage]
+
+
+def _change(storage: str, stage_id: StageId, most: int | str) -> tuple[str | bytes | int, ...]:
+    entry = pack_id(stage_id)
+    return storage, entry[:_BUCKET_BYTES], entry, most
 
 
 def _buckets_of(listed: StageIdList) -> dict[bytes, bytes | bytearray | int]:

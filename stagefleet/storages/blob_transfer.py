@@ -16,6 +16,7 @@ from stagefleet.errors import ForbiddenError, RegistryError, RegistryUnreachable
 from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, note_bytes
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
+from stagefleet.redis_client import LastStep, put_off
 from stagefleet.registries import Registries
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.upload_facts import WHOLE_CONFIG_BYTES
@@ -60,6 +61,7 @@ class BlobTransfer:
         source: ManifestStorage,
         destination: Repository,
         attempt: Attempt,
+        last_step: LastStep | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -74,6 +76,7 @@ class BlobTransfer:
             self._mount_from = source.address
         self._run = attempt.run_id
         self._lease = attempt.lease
+        self._last_step = last_step
         self._sleep = sleep
         self._owner = secrets.token_bytes(_OWNER_BYTES)
         self._contents: dict[Digest, bytes] = {}
@@ -81,6 +84,7 @@ class BlobTransfer:
         self._lock = Lock()
         self._leased: list[Digest] = []
         self._sent: list[Digest] = []
+        self._own: set[Digest] = set()
         self._sent_bytes = 0
         self._renewed_at = self._told_at = 0.0
 
@@ -93,6 +97,7 @@ class BlobTransfer:
         there: an unreadable stage must not fail after a complete copy.
         """
         blobs = [*layers, config.descriptor] if config else layers
+        self._own = {blob.digest for blob in blobs[-2:]}
         ours, others = self._ask(list({blob.digest: blob for blob in blobs}.values()))
         return self._send(ours, self._mount_from, config) + self._await(others)
 
@@ -100,7 +105,10 @@ class BlobTransfer:
         """Send blobs that the destination reported as present but lacks, without asking it again."""
         if not blobs:
             return 0
-        self._shared_state.forget_blobs(self._run, self._destination, [blob.digest for blob in blobs])
+        lost = [blob.digest for blob in blobs]
+        with self._lock:
+            self._sent = [digest for digest in self._sent if digest not in lost]
+        self._shared_state.forget_blobs(self._run, self._destination, lost)
         return self._send(blobs, None)
 
     def _ask(self, blobs: list[Descriptor]) -> tuple[list[Descriptor], list[Descriptor]]:
@@ -136,7 +144,7 @@ class BlobTransfer:
             )
         try:
             self._client.threads.run(calls, self._lease)
-            self._tell()
+            self._tell_or_put_off()
         except BaseException:
             self._hand_over()
             raise
@@ -270,6 +278,20 @@ class BlobTransfer:
             self._renew()
 
         return self._source.open_blob(blob, lease=current_lease(), on_bytes=count)
+
+    def _tell_or_put_off(self) -> None:
+        """Report sent blobs, at once if others may wait for them: a stage's last layer is mostly its own."""
+        with self._lock:
+            is_own = self._own.issuperset(self._sent)
+        marking = self._shared_state.marking_uploaded(
+            self._run, self._destination, lambda: tuple(self._sent), self._tell_quietly
+        )
+        if not is_own or not put_off(self._last_step, marking):
+            self._tell()
+
+    def _tell_quietly(self) -> None:
+        with suppress(StagefleetError):  # then others look for them again
+            self._tell()
 
     def _tell(self) -> None:
         """Report sent blobs to the shared state."""

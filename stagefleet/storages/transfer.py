@@ -16,6 +16,7 @@ from stagefleet.names import Digest, Reference, StageId, StorageAddress
 from stagefleet.oci_layout.directory import LayoutDirectory
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.redaction import host_of
+from stagefleet.redis_client import LastStep
 from stagefleet.registries import Registries
 from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage
@@ -34,12 +35,13 @@ def transfer(
     *,
     verify: bool = False,
     foreign_layers: bool = False,
+    last_step: LastStep | None = None,
 ) -> ItemResult:
     """Copy one stage from storage to storage; with `verify`, skip it if the destination has the same image.
 
-    Foreign layers are left out unless `foreign_layers` is set; engines decide by themselves.
-
-    If another copy of it is under way, wait for that and count its result: skipped.
+    Foreign layers are left out unless `foreign_layers` is set; engines decide by themselves. An item that
+    ends with the copy hands in its `last_step`. If another copy of the stage is under way, wait for that and
+    count its result: skipped.
 
     Raises:
         StageNotFoundError: The source does not have it, or it is rejected there.
@@ -50,15 +52,15 @@ def transfer(
     here, there = storages.open(source), storages.open(destination)
     if isinstance(here, RegistryStorage) and isinstance(there, ManifestStorage):
         here.refuse_rejected(stage_id, attempt.lease)
-    stage_locks = storages.registries.stage_locks
-    with stage_locks.lock_for_copy(source, destination, stage_id, attempt) as stage_lock:
+    registries, stage_locks = storages.registries, storages.registries.stage_locks
+    with stage_locks.lock_for_copy(source, destination, stage_id, attempt, last_step) as stage_lock:
         locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
         match here, there:
             case ManifestStorage(), LayoutStorage():
                 is_sent = _every_layer if foreign_layers else _is_distributable
                 return _into_layout(here, there, stage_id, stage_lock, verify=verify, is_sent=is_sent)
             case ManifestStorage(), RegistryStorage():
-                copy = StageCopy(storages.registries, here, there, locked, foreign_layers=foreign_layers)
+                copy = StageCopy(registries, here, there, locked, last_step, foreign_layers=foreign_layers)
                 return copy.execute(stage_id, verify=verify)
             case RegistryStorage(), EngineStorage():
                 return _into_engine(here, there, stage_id, stage_lock, verify=verify)
@@ -96,10 +98,12 @@ class StageCopy:
         source: ManifestStorage,
         destination: RegistryStorage,
         attempt: Attempt,
+        last_step: LastStep | None = None,
         *,
         foreign_layers: bool = False,
     ) -> None:
         self._registries = registries
+        self._last_step = last_step
         self._foreign_layers = foreign_layers
         self._client = registries.client
         self._source = source
@@ -129,7 +133,7 @@ class StageCopy:
         if stage_id.is_multiplatform:
             self._storage.withdraw_deletion(stage_id, self._attempt.lease)
         description = StageDescription(stage_id=stage_id, info=info)
-        remembered.add(self._destination, stage_id, description)
+        remembered.add(self._destination, stage_id, description, last_step=self._last_step)
         return ItemResult(result=description.as_json(), bytes=sum(self._sent_bytes))
 
     def copy_manifest(self, manifest: Manifest, tag: str = "") -> int:
@@ -150,7 +154,8 @@ class StageCopy:
         if manifest.is_index:
             info, heal = self._send_members(manifest, target, attempt, depth)
         else:
-            info, heal = self._send_blobs(manifest, target, attempt)
+            last_step = self._last_step if depth == 1 else None  # other indexes may need a member's blobs
+            info, heal = self._send_blobs(manifest, target, attempt, last_step)
         for _ in range(_HEALS):
             try:
                 self._client.put_manifest(target, manifest, lease=attempt.lease)
@@ -185,7 +190,9 @@ class StageCopy:
             codes=error.codes,
         ) from error
 
-    def _send_blobs(self, image: Manifest, target: Reference, attempt: Attempt) -> tuple[ImageInfo, Heal]:
+    def _send_blobs(
+        self, image: Manifest, target: Reference, attempt: Attempt, last_step: LastStep | None
+    ) -> tuple[ImageInfo, Heal]:
         infos, config = [], image.config
         assert config is not None
 
@@ -195,7 +202,7 @@ class StageCopy:
             return content
 
         layers = [layer for layer in image.layers if self._is_sent(layer)]
-        blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
+        blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt, last_step)
         self._sent_bytes.append(blob_transfer.send(layers, Config(config, read_config)))
         return infos[0], lambda missing: blob_transfer.send_again(_named([*layers, config], missing))
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
+from stagefleet.redis_client import LastStep
 from stagefleet.runs import messages, models
 from stagefleet.runs.ledger import Claim, FinishResult, RenewalResult, cannot_pause, key_conflict
 from stagefleet.runs.snapshots import bounded
@@ -197,6 +198,7 @@ class MemoryLedger:
         *,
         retry_after_seconds: float | None = None,
         reason: models.WaitReason | None = None,
+        last_step: LastStep | None = None,  # noqa: ARG002 - in memory all is changed at once
     ) -> FinishResult:
         with self._runs.step() as now:
             record = self._runs.live.get(claim.run_id)

@@ -14,7 +14,7 @@ from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, St
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import RedisLocks
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_client import LastStep, connect_redis, map_redis_errors, put_off
 from stagefleet.redis_pool import Script
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.runs.models import ItemState, Outcome, RunSpec, Submission, WorkerInfo
@@ -103,6 +103,11 @@ class WorkerContext:
         self.tag_lists = RedisTagLists(self.redis, prefix="t:", settings=caches)
         self.last_used = RedisLastUsed(self.redis, prefix="t:", settings=caches)
 
+    def finish_with_description(self) -> None:
+        step = LastStep()
+        put_off(step, self.descriptions.replacing("storage", DESCRIPTION))
+        self.ledger.finish(CLAIM, OUTCOME, last_step=step)
+
     def publish(self) -> None:
         with map_redis_errors(self.redis):
             self.redis.publish("channel", "text")
@@ -131,6 +136,7 @@ PATHS: dict[str, Callable[[WorkerContext], object]] = {
     "claim": lambda parts: parts.ledger.claim("run", 0, "worker"),
     "renew": lambda parts: parts.ledger.renew([CLAIM]),
     "finish": lambda parts: parts.ledger.finish(CLAIM, OUTCOME),
+    "last step": WorkerContext.finish_with_description,
     "lead": lambda parts: parts.ledger.heartbeats.lead("reaper", "worker", seconds=5),
     "beat": lambda parts: parts.ledger.heartbeats.beat(WORKER, seconds=5),
     "workers": lambda parts: parts.ledger.heartbeats.workers(),

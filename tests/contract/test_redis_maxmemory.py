@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.locks import RedisLocks
+from stagefleet.redis_client import LastStep, put_off
 from stagefleet.runs.ledger import RenewalResult
 from stagefleet.runs.models import Callback, ItemState, RunState, WaitReason
+from stagefleet.settings import LockSettings, SharedStateSettings
+from stagefleet.shared_state.remembered_stages import RedisDescriptions
 from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker, outcome_of
+from tests.contract.test_descriptions import description_of
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,27 @@ def test_what_is_under_way_is_finished(harness: LedgerHarness, fill: Callable[[]
 
     assert harness.ledger.finish(claim, outcome_of(claim, state))
     assert harness.ledger.run(run_id).state.is_final
+
+
+def test_what_goes_along_with_an_outcome_is_changed(
+    server: Any, harness: LedgerHarness, fill: Callable[[], None]
+):
+    """R19: a copied stage is described, and its locks are free."""
+    client = server.client()
+    descriptions = RedisDescriptions(client, prefix="t:", settings=SharedStateSettings())
+    locks = RedisLocks(client, prefix="t:", settings=LockSettings())
+    harness.submit(["a"])
+    claim, step = harness.take(), LastStep()
+    with locks.acquire_free({"stage": False}, last_step=step):
+        put_off(step, descriptions.replacing("storage", description_of(1)))
+    fill()
+
+    assert harness.ledger.finish(claim, outcome_of(claim, ItemState.SUCCEEDED), last_step=step)
+    step.close()
+
+    assert [description_of(1)] == descriptions.find("storage", [description_of(1).stage_id])
+    assert [] == locks.locks()
+    locks.close()
 
 
 def test_a_retry_is_noted(harness: LedgerHarness, fill: Callable[[], None]):

@@ -20,10 +20,11 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.records.image import make_placeholder
+from stagefleet.redis_client import DeferredCall, LastStep
 from stagefleet.runs.models import ItemState, Outcome
 from stagefleet.runs.snapshots import encode_outcome
 from stagefleet.storages import blob_transfer
-from stagefleet.storages.blob_transfer import BlobTransfer
+from stagefleet.storages.blob_transfer import BlobTransfer, Config
 
 BASE, OWN = b"base layer", b"own layer"
 
@@ -302,6 +303,79 @@ def test_what_failed_is_left_to_others_at_once(fakes, layer):
     with pytest.raises(BrokenStageError):
         transfer_of(fakes, lambda _: None).send([layer])
     assert ["send"] == fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
+
+
+@pytest.fixture
+def late(fakes, monkeypatch):
+    """A shared state whose marks can be put off; the digests that each of them would have now."""
+    prepared = []
+
+    def marking_uploaded(run_id, destination, digests, instead):
+        prepared.append(digests)
+        return DeferredCall(lambda: None, lambda _: None, instead)
+
+    monkeypatch.setattr(fakes.shared_state, "marking_uploaded", marking_uploaded)
+    return lambda: [list(digests()) for digests in prepared]
+
+
+def copying(fakes, step):
+    return BlobTransfer(
+        fakes.stage_tasks.storages.registries,
+        fakes.stage_tasks.storages.open(fakes.source),
+        fakes.destination,
+        Attempt("r"),
+        step,
+    )
+
+
+def parts_of(fakes, digest):
+    image = fakes.registries.stored(fakes.source).manifests[digest]
+    return image.layers, Config(image.config, lambda: None)
+
+
+def decisions(fakes, blobs):
+    return fakes.shared_state.request_uploads("r", fakes.destination, blobs, b"somebody")
+
+
+def test_what_others_may_wait_for_is_told_at_once(fakes, late):
+    step = LastStep()
+    _, digest = push(fakes)
+    copying(fakes, step).send(*parts_of(fakes, digest))
+    assert not step
+    assert ["known"] == decisions(fakes, [digest_of(BASE)])
+
+
+def test_a_layer_of_its_own_is_told_with_the_outcome(fakes, late):
+    fakes.shared_state.mark_uploaded("r", fakes.destination, [digest_of(BASE)])
+    step = LastStep()
+    _, digest = push(fakes)
+    layers, config = parts_of(fakes, digest)
+    copying(fakes, step).send(layers, config)
+    assert step
+    assert [{digest_of(OWN), config.descriptor.digest}] == [set(digests) for digests in late()]
+    assert ["wait"] == decisions(fakes, [digest_of(OWN)])
+
+    step.close()
+
+    assert ["known"] == decisions(fakes, [digest_of(OWN)])
+    assert [[]] == late()
+
+
+def test_what_the_registry_lacks_after_all_is_not_told_until_it_is_sent_again(fakes, late, monkeypatch):
+    """Its mark is dropped first: if it is not sent again, nobody may take it for sent."""
+    fakes.shared_state.mark_uploaded("r", fakes.destination, [digest_of(BASE)])
+    step = LastStep()
+    _, digest = push(fakes)
+    layers, config = parts_of(fakes, digest)
+    blobs = copying(fakes, step)
+    blobs.send(layers, config)
+    del fakes.registries.stored(fakes.source).blobs[digest_of(OWN)]
+
+    with pytest.raises(BrokenStageError):
+        blobs.send_again([layer for layer in layers if layer.digest == digest_of(OWN)])
+
+    step.close()
+    assert ["send"] == decisions(fakes, [digest_of(OWN)])
 
 
 def test_waiting_ends_when_the_run_is_cancelled(fakes, layer):
