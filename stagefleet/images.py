@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stagefleet.bounds import OUTCOME_BYTES, TRUNCATED, fit
 from stagefleet.errors import InvalidNameError, UsageError
-from stagefleet.names import StageId
+from stagefleet.names import Reference, Repository, StageId
 from stagefleet.redaction import quoted
 
 # Limited, so that a tag has room for all three after a stage id.
@@ -207,3 +207,26 @@ class StageDescription(BaseModel):
         """Shorten the description to the size limit, as `ImageInfo.bounded`."""
         info = self.info.bounded()
         return self if info is self.info else StageDescription(stage_id=self.stage_id, info=info)
+
+
+# Arguments that name the images of an index.
+
+
+def parse_images(
+    repository: Repository, images: Mapping[str | Platform, str | StageId | Reference]
+) -> dict[Platform, Reference]:
+    """Parse the images of an index: by platform, a stage of its repository or any image."""
+    return {
+        platform if isinstance(platform, Platform) else Platform.parse(platform): _parse_image(
+            repository, image
+        )
+        for platform, image in images.items()
+    }
+
+
+def _parse_image(repository: Repository, image: str | StageId | Reference) -> Reference:
+    if isinstance(image, Reference):
+        return image
+    if isinstance(image, StageId) or StageId.from_tag(image) is not None:
+        return repository.tagged(str(image))
+    return Reference.parse(image)

@@ -1,13 +1,13 @@
-"""The storages of a project by role, and the image names for deployments."""
+"""The storages of a project by role, image names for deployments, and arguments that name storages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from stagefleet.errors import UsageError
-from stagefleet.names import Repository, StageId, StorageAddress
+from stagefleet.names import Repository, StageId, StorageAddress, parse_address
 from stagefleet.settings import ProjectSettings
 
 
@@ -49,6 +49,11 @@ class Project:
             if storages.count(storage) > 1:
                 raise UsageError(f"{storage} is named in two roles: name another storage for one of them")
         return cls(primary.name, primary, final, caches)
+
+    @classmethod
+    def of_source(cls, source: Source) -> Project:
+        """Return the storages of a source."""
+        return source if isinstance(source, Project) else cls.alone(parse_storage(source))
 
     @property
     def deployed(self) -> StorageAddress:
@@ -109,3 +114,40 @@ def deployed_image(
     return DeployedImage(
         image, project.deployed.image_name, tag if tag_rule is None else tag_rule(image, tag)
     )
+
+
+# Arguments that people write.
+
+Items = Iterable[str | StageId]
+"""Names of stages or records."""
+Source = str | StorageAddress | Project
+"""The storages that stages are fetched from; an address alone is the primary."""
+
+
+def parse_repository(address: str | StorageAddress) -> Repository:
+    """Parse the address of a repository; `UsageError` for one on a host, or if it is malformed."""
+    parsed = parse_storage(address)
+    if parsed.is_on_host:
+        raise UsageError(f"{parsed} is on a host: name a registry's repository here")
+    return parsed
+
+
+def parse_storage(address: str | StorageAddress) -> StorageAddress:
+    """Parse the address of a storage; `InvalidNameError` if it is malformed."""
+    return parse_address(address) if isinstance(address, str) else address
+
+
+def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
+    """Parse stage ids, without duplicates, in their order; `UsageError` for a single string."""
+    if stage_ids is None:
+        return None
+    if isinstance(stage_ids, str):
+        raise UsageError("stage_ids is one string: hand in a list of stage ids")
+    return tuple(dict.fromkeys(str(StageId.parse(str(stage_id))) for stage_id in stage_ids))
+
+
+def parse_hosts(hosts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of hosts without duplicates; `UsageError` for a single string."""
+    if isinstance(hosts, str):
+        raise UsageError("hosts is one string: hand in a list of names")
+    return tuple(dict.fromkeys(hosts or ()))

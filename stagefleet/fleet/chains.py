@@ -26,11 +26,11 @@ from stagefleet.fleet.submission import (
     check_key,
     submit,
 )
-from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, fingerprint, parse_repository
+from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, fingerprint
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import PruneOperation
-from stagefleet.project import Project
+from stagefleet.project import Project, parse_repository
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.ledger import key_conflict
 from stagefleet.runs.models import NextRun, Run, RunSpec, RunState

@@ -9,23 +9,16 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.errors import UsageError
+from stagefleet.fleet import follower
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.follower import (
-    RunFollower,
-    find_run,
-    find_run_under,
-    read_chain,
-    read_failures,
-    read_outcomes,
-)
-from stagefleet.fleet.hosts import FleetHosts, Source, project_of
+from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.fleet.reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import RunSubmitter, leftover_plan, spec_of_retry
-from stagefleet.images import Platform, PlatformSelection, StageDescription
+from stagefleet.images import Platform, PlatformSelection, StageDescription, parse_images
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
-from stagefleet.operations import base
+from stagefleet.operations.base import Operation, Plan
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Project
+from stagefleet.project import Items, Project, Source, parse_hosts, parse_repository, parse_storage
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo
 from stagefleet.settings import Settings, load_settings
@@ -58,7 +51,7 @@ class Fleet:
         self._connections = connections
         self._notice = on_notice or _LOGGER.warning
         self._reader = StorageReader(connections, self._notice)
-        self._follower = RunFollower(connections, self._notice)
+        self._follower = follower.RunFollower(connections, self._notice)
         self._submitter = RunSubmitter(connections, self._follower, self._notice)
         self.settings = connections.settings
         self.keeps_runs = not connections.starts_worker
@@ -123,8 +116,8 @@ class Fleet:
 
     def for_each(
         self,
-        operation: base.Operation,
-        items: base.Items | None = None,
+        operation: Operation,
+        items: Items | None = None,
         on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
@@ -146,8 +139,8 @@ class Fleet:
 
     def start(
         self,
-        operation: base.Operation,
-        items: base.Items | None = None,
+        operation: Operation,
+        items: Items | None = None,
         callback: RemoteCallback | None = None,
         **run: Unpack[StartArguments],
     ) -> Run:
@@ -178,12 +171,12 @@ class Fleet:
 
     def plan(
         self,
-        operation: base.Operation,
-        items: base.Items | None = None,
+        operation: Operation,
+        items: Items | None = None,
         *,
         missing_ok: bool = False,
         beside: Sequence[StorageAddress] = (),
-    ) -> base.Plan:
+    ) -> Plan:
         """Plan a run as `start` would; changes nothing, and needs Redis only to find a host.
 
         The plan of a fetch does not know which stages a host has.
@@ -196,7 +189,7 @@ class Fleet:
         self,
         source: StorageAddress | str,
         destination: StorageAddress | str,
-        stage_ids: base.Items | None = None,
+        stage_ids: Items | None = None,
         on_outcome: OutcomeCallback = None,
         *,
         verify: bool = False,
@@ -209,19 +202,19 @@ class Fleet:
         from stagefleet.operations.copy import CopyOperation  # noqa: PLC0415 - the other operations are not needed
 
         operation = CopyOperation(
-            source=base.parse_storage(source),
-            destination=base.parse_storage(destination),
+            source=parse_storage(source),
+            destination=parse_storage(destination),
             verify=verify,
             foreign_layers=foreign_layers,
             referrers=referrers,
-            hosts=base.parse_hosts(hosts),
+            hosts=parse_hosts(hosts),
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
     def for_each_delete_stage(
         self,
         address: StorageAddress | str,
-        stage_ids: base.Items | None,
+        stage_ids: Items | None,
         on_outcome: OutcomeCallback = None,
         *,
         policy: InUsePolicy | None = None,
@@ -235,14 +228,14 @@ class Fleet:
         """
         from stagefleet.operations.delete import DeleteOperation  # noqa: PLC0415 - the other operations are not needed
 
-        storage, named = base.parse_storage(address), base.parse_hosts(hosts)
+        storage, named = parse_storage(address), parse_hosts(hosts)
         operation = DeleteOperation.of(storage, policy, referrers=referrers, hosts=named)
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
     def for_each_fetch_stage(
         self,
         source: Source,
-        stage_ids: base.Items,
+        stage_ids: Items,
         on_outcome: OutcomeCallback = None,
         *,
         platforms: Sequence[str | Platform] | None = None,
@@ -260,7 +253,7 @@ class Fleet:
         from stagefleet.operations.fetch import FetchOperation  # noqa: PLC0415 - the other operations are not needed
 
         selection = PlatformSelection.parse(platforms, everything=all_platforms)
-        operation = FetchOperation.of(project_of(source), selection, hosts=base.parse_hosts(hosts))
+        operation = FetchOperation.of(Project.of_source(source), selection, hosts=parse_hosts(hosts))
         operation.parse_items(stage_ids)  # before the look-up of hosts
         if all_hosts:
             operation = operation.on_hosts(self.hosts.choose(hosts, everywhere=True))
@@ -281,7 +274,7 @@ class Fleet:
     def describe_stages(
         self,
         address: StorageAddress | str,
-        stage_ids: base.Items | None = None,
+        stage_ids: Items | None = None,
         *,
         parallel: int | None = None,
         on_left_out: OnLeftOut | None = None,
@@ -314,8 +307,8 @@ class Fleet:
             NotFoundError: An image does not exist.
             LockTimeoutError: A copy or deletion of the stage takes too long.
         """
-        storage, parsed = base.parse_repository(repository), StageId.parse(str(stage_id))
-        return self._connections.storages.publish_index(storage, parsed, base.parse_images(storage, images))
+        storage, parsed = parse_repository(repository), StageId.parse(str(stage_id))
+        return self._connections.storages.publish_index(storage, parsed, parse_images(storage, images))
 
     def project(self, project: str | StorageAddress | Project) -> FleetProject:
         """Return a project: the name of one in the settings, its storages, or its primary storage alone.
@@ -329,7 +322,7 @@ class Fleet:
         chains = RunChains(self._connections, self._notice, self._follower.redis_retry())
         make = partial(FleetProject, self, self._connections, self._reader, self._plans, chains)
         if not isinstance(project, str):
-            return make(storages=project_of(project))
+            return make(storages=Project.of_source(project))
         settings = self.settings.project(project)
         return make(storages=Project.of(project, settings), parallel=settings.parallel, is_set_up=True)
 
@@ -346,22 +339,22 @@ class Fleet:
             RunNotFoundError: The run does not exist, or has expired.
             UsageError: Several runs match; the message lists some.
         """
-        return find_run(self._connections.ledger, run_id)
+        return follower.find_run(self._connections.ledger, run_id)
 
     def run_under(self, idempotency_key: str) -> Run:
         """Return the last run that was started with an idempotency key; errors as of `run`."""
-        return find_run_under(self._connections.ledger, idempotency_key)
+        return follower.find_run_under(self._connections.ledger, idempotency_key)
 
     def failures(self, run_id: str) -> Iterator[Outcome]:
         """Iterate over the outcomes of a run's failed items so far, as they ended; errors as of `run`."""
-        return read_failures(self._connections.ledger, run_id)
+        return follower.read_failures(self._connections.ledger, run_id)
 
     def report(self, run_id: str) -> Report:
         """Return a report of a run, and of those that follow it, as they stand; errors as of `run`."""
         from stagefleet.reports.report import Report  # noqa: PLC0415 - few ask for it
 
-        found = read_chain(self._connections.ledger, self.run(run_id))
-        return Report(list(found), partial(read_outcomes, self._connections.ledger))
+        found = follower.read_chain(self._connections.ledger, self.run(run_id))
+        return Report(list(found), partial(follower.read_outcomes, self._connections.ledger))
 
     def cancel(self, run_id: str, *, now: bool = False) -> bool:
         """Cancel a run, and return True if it was still in progress.

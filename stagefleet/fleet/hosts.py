@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 from stagefleet.connections import Connections
 from stagefleet.errors import HostNotFoundError, UsageError
 from stagefleet.locks import HeldLock, LockInfo
-from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations.base import Items, parse_hosts, parse_stage_ids, parse_storage
-from stagefleet.project import Project
+from stagefleet.names import StageId
+from stagefleet.project import Items, Project, Source, parse_hosts, parse_stage_ids
 from stagefleet.redaction import quoted
 from stagefleet.runs.models import Outcome, Run
 
 if TYPE_CHECKING:
     from stagefleet.shared_state.best_effort import UsedImage  # imports the registry client
-
-Source = str | StorageAddress | Project
-"""The storages that stages are fetched from; an address alone is the primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ class FleetHosts:
         """
         from stagefleet.locks.stage_locks import ImageLocks, image_of  # noqa: PLC0415 - imports the registry client
 
-        primary = project_of(source).primary
+        primary = Project.of_source(source).primary
         named = parse_stage_ids(stage_ids) or ()
         chosen = self.choose(hosts, everywhere=all_hosts)
         with ExitStack() as held:
@@ -143,8 +139,3 @@ class FleetHosts:
 def _raise_failure(outcome: Outcome) -> None:
     if outcome.error is not None:
         raise outcome.error.as_exception()
-
-
-def project_of(source: Source) -> Project:
-    """Return the storages of a source."""
-    return source if isinstance(source, Project) else Project.alone(parse_storage(source))

@@ -20,10 +20,10 @@ from stagefleet.fleet.reader import RunPlans, StorageReader, StorageState
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId
 from stagefleet.operations import delete, describe, publish
-from stagefleet.operations.base import Items, Operation, Plan, parse_repository
+from stagefleet.operations.base import Operation, Plan
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
-from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
+from stagefleet.project import DeployedImage, Items, Project, TagRule, deployed_image, parse_repository
 from stagefleet.runs.models import Run, RunState
 from stagefleet.storages.isolation import OnLeftOut
 

@@ -17,8 +17,8 @@ from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.fleet.submission import check_key
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
-from stagefleet.operations.base import Items, Operation, Plan, PlanStorages, fingerprint, parse_storage
-from stagefleet.project import Project
+from stagefleet.operations.base import Operation, Plan, PlanStorages, fingerprint
+from stagefleet.project import Items, Project, parse_storage
 from stagefleet.runs import models
 from stagefleet.storages.isolation import Isolation, OnLeftOut, left_out, try_again
 from stagefleet.threads import LeaseBoundThreads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -14,18 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS, join_first
-from stagefleet.images import Platform
-from stagefleet.names import Reference, Repository, StageId, StorageAddress, join_host, parse_address
-from stagefleet.project import Project
+from stagefleet.names import StageId, StorageAddress, join_host
+from stagefleet.project import Items, Project, parse_stage_ids
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from stagefleet.stage_lists import StageIdList, StageNames
 
 if TYPE_CHECKING:
     from stagefleet.leases import Lease
     from stagefleet.records import RecordId, RecordKind
-
-Items = Iterable[str | StageId]
-"""Names of stages or records."""
 
 _NAMED_IN_MESSAGES = 3
 
@@ -200,58 +196,6 @@ def fingerprint(operation: Operation, items: Iterable[str] | None) -> str:
     named = None if items is None else sorted(items)
     document = json.dumps([operation.name, operation.options, named], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
-
-
-# Arguments that people write.
-
-
-def parse_repository(address: str | StorageAddress) -> Repository:
-    """Parse the address of a repository; `UsageError` for one on a host, or if it is malformed."""
-    parsed = parse_storage(address)
-    if parsed.is_on_host:
-        raise errors.UsageError(f"{parsed} is on a host: name a registry's repository here")
-    return parsed
-
-
-def parse_storage(address: str | StorageAddress) -> StorageAddress:
-    """Parse the address of a storage; `InvalidNameError` if it is malformed."""
-    return parse_address(address) if isinstance(address, str) else address
-
-
-def parse_images(
-    repository: Repository, images: Mapping[str | Platform, str | StageId | Reference]
-) -> dict[Platform, Reference]:
-    """Parse the images of an index: by platform, a stage of its repository or any image."""
-    return {
-        platform if isinstance(platform, Platform) else Platform.parse(platform): _parse_image(
-            repository, image
-        )
-        for platform, image in images.items()
-    }
-
-
-def _parse_image(repository: Repository, image: str | StageId | Reference) -> Reference:
-    if isinstance(image, Reference):
-        return image
-    if isinstance(image, StageId) or StageId.from_tag(image) is not None:
-        return repository.tagged(str(image))
-    return Reference.parse(image)
-
-
-def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
-    """Parse stage ids, without duplicates, in their order; `UsageError` for a single string."""
-    if stage_ids is None:
-        return None
-    if isinstance(stage_ids, str):
-        raise errors.UsageError("stage_ids is one string: hand in a list of stage ids")
-    return tuple(dict.fromkeys(str(StageId.parse(str(stage_id))) for stage_id in stage_ids))
-
-
-def parse_hosts(hosts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of hosts without duplicates; `UsageError` for a single string."""
-    if isinstance(hosts, str):
-        raise errors.UsageError("hosts is one string: hand in a list of names")
-    return tuple(dict.fromkeys(hosts or ()))
 
 
 # Plans from tag lists.

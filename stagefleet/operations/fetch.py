@@ -12,7 +12,7 @@ from stagefleet.errors import StagefleetError, UnreachableError, UsageError
 from stagefleet.images import PlatformSelection
 from stagefleet.names import Repository, StorageAddress
 from stagefleet.operations import base
-from stagefleet.project import Project
+from stagefleet.project import Items, Project
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class FetchOperation(base.ProjectOperation):
     def beside(self) -> tuple[StorageAddress, ...]:
         return (self.primary, *self.caches)
 
-    def parse_items(self, items: base.Items | None) -> tuple[str, ...]:
+    def parse_items(self, items: Items | None) -> tuple[str, ...]:
         named = super().parse_items(items)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")

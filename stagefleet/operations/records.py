@@ -9,7 +9,8 @@ from pydantic import validate_call
 
 from stagefleet.errors import UsageError
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations.base import Items, Operation, Plan, PlanStorages, bounded, left_out_if_unset
+from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset
+from stagefleet.project import Items
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.setting_types import RepositoryText, StorageAddressText

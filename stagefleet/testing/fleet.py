@@ -12,7 +12,7 @@ from stagefleet.errors import NotFoundError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.operations.base import Items, parse_repository
+from stagefleet.project import Items, parse_repository
 from stagefleet.runs.models import Outcome, Run
 from stagefleet.settings import Settings
 from stagefleet.shared_state.best_effort import MemoryLastUsed

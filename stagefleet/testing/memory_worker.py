@@ -19,8 +19,9 @@ from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations import copy, delete, fetch, publish
 from stagefleet.operations import records as operations
-from stagefleet.operations.base import ProjectOperation, parse_repository
+from stagefleet.operations.base import ProjectOperation
 from stagefleet.operations.catalog import parse_operation
+from stagefleet.project import parse_repository
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, ImageMetadata

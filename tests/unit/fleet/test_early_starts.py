@@ -7,10 +7,11 @@ import pytest
 from stagefleet import RunState, errors
 from stagefleet.fleet import submission
 from stagefleet.names import parse_address
-from stagefleet.operations.base import Operation, parse_repository
+from stagefleet.operations.base import Operation
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation, PruneOperation
 from stagefleet.operations.records import DeleteManagedImageOperation, ReadCustomTagOperation
+from stagefleet.project import parse_repository
 from tests.contract.ledgers import request_under
 
 SOURCE, DESTINATION = map(parse_address, ("src.test/app", "dst.test/app"))

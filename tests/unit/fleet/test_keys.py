@@ -6,9 +6,10 @@ from stagefleet import Fleet, Outcome, RunState
 from stagefleet.errors import KeyConflictError, UsageError
 from stagefleet.fleet import submission
 from stagefleet.names import parse_address
-from stagefleet.operations.base import fingerprint, parse_stage_ids
+from stagefleet.operations.base import fingerprint
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation
+from stagefleet.project import parse_stage_ids
 from stagefleet.testing import MemoryLedger
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
