@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -10,7 +9,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
 
 from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
@@ -19,6 +17,7 @@ from stagefleet.names import Digest
 from stagefleet.oci_layout.directory import LayoutDirectory, changes_of
 from stagefleet.oci_layout.files import LayoutFile, LayoutFiles, TarFiles, blob_name, file_errors
 from stagefleet.oci_layout.index import IndexEntry, find_tag, index_entries
+from stagefleet.registry.blob_reader import VerifiedSource
 
 _VERSION = "1.0.0"
 _VERSION_BYTES = 64 * 1024
@@ -281,11 +280,10 @@ def _parts(manifest: Manifest) -> Iterator[Descriptor]:
     yield from filter(None, (manifest.config, *manifest.layers, *manifest.members, manifest.subject))
 
 
-class LayoutBlob:
-    """A blob that is read as the body of an upload, and verified; as `BlobReader`.
+class LayoutBlob(VerifiedSource):
+    """Read a blob of a layout."""
 
-    It raises instead of returning the last bytes if the digest is wrong.
-    """
+    chunk_bytes = _CHUNK_BYTES
 
     def __init__(
         self,
@@ -295,27 +293,10 @@ class LayoutBlob:
         lease: Lease,
         on_bytes: Callable[[int], None] | None,
     ) -> None:
+        super().__init__(descriptor, lease=lease, on_bytes=on_bytes)
         self._path = path
         self._file = file
-        self._descriptor = descriptor
-        self._lease = lease
-        self._on_bytes = on_bytes
-        self._first = 0
         self._left = descriptor.size
-        self._hash: Any = hashlib.new(descriptor.digest.algorithm)
-        self.error: errors.StagefleetError | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return self._descriptor.size - self._first
-
-    def __bool__(self) -> bool:
-        return True
 
     def skip(self, count: int) -> None:
         """Leave out the first bytes: read them here, to verify the whole."""
@@ -327,18 +308,6 @@ class LayoutBlob:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, at most `size` of them, b"" at the end.
-
-        Raises:
-            DigestMismatchError: The content does not match the descriptor.
-        """
-        try:
-            return self._read(_CHUNK_BYTES if size < 0 else size)
-        except errors.StagefleetError as error:
-            self.error = error
-            raise
 
     def _read(self, size: int) -> bytes:
         self._lease.check()

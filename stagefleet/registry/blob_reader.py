@@ -44,44 +44,23 @@ class BlobSource(Body, Protocol):
         """Stop reading."""
 
 
-class BlobReader(BlobSource):
-    """Read a blob as a request body: verify it, and resume it if its source breaks off.
+class VerifiedSource(BlobSource):
+    """A source that holds what it reads against a descriptor, for use in a `with` block.
 
     It raises instead of returning the last bytes if size or digest are wrong, so that no upload of wrong
-    content completes. The lease is checked at each chunk.
-
-    Args:
-        open_blob: Sends the GET of the blob from an offset on; the response has status 200, 206, or 416 if
-            the source has no such range.
-        pause: Waits before a resume; called with the number of interruptions, from 1.
-        seconds: Time limit for a small blob, interruptions included; a large one only has to make progress.
-        on_bytes: Called with the size of each chunk.
+    content completes. The lease is checked at each chunk; `on_bytes` is called with its size.
     """
 
+    chunk_bytes = CHUNK_BYTES
+
     def __init__(
-        self,
-        open_blob: Callable[[int], requests.Response],
-        descriptor: Descriptor,
-        *,
-        lease: Lease,
-        pause: Callable[[int], None],
-        seconds: float | None = None,
-        on_bytes: Callable[[int], None] | None = None,
+        self, descriptor: Descriptor, *, lease: Lease, on_bytes: Callable[[int], None] | None = None
     ) -> None:
-        self._open_blob = open_blob
         self._descriptor = descriptor
         self._lease = lease
-        self._pause = pause
         self._on_bytes = on_bytes
-        self._seconds = seconds
-        self._began_at = time.monotonic()
         self._hash: Any = hashlib.new(descriptor.digest.algorithm)
-        self._first = self._offset = 0
-        self._breaks = self._ends = 0
-        self._broke_at = 0
-        self._known_bytes = 0
-        self._response: requests.Response | None = None
-        self._incoming: ResponseBody | None = None
+        self._first = 0
         self.error: errors.StagefleetError | None = None
 
     def __enter__(self) -> Self:
@@ -96,6 +75,56 @@ class BlobReader(BlobSource):
     def __bool__(self) -> bool:
         return True
 
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, at most `size` of them, b"" at the end; `read(0)` waits for the source.
+
+        Raises:
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The connection to the source broke at every try.
+            ShortContentError: The source ends the blob before its size each time.
+        """
+        try:
+            return self._read(self.chunk_bytes if size < 0 else size)
+        except errors.StagefleetError as error:
+            self.error = error
+            raise
+
+    def _read(self, size: int) -> bytes:
+        raise NotImplementedError
+
+
+class BlobReader(VerifiedSource):
+    """Read a blob of a registry as a request body, and resume it if its source breaks off.
+
+    Args:
+        open_blob: Sends the GET of the blob from an offset on; the response has status 200, 206, or 416 if
+            the source has no such range.
+        pause: Waits before a resume; called with the number of interruptions, from 1.
+        seconds: Time limit for a small blob, interruptions included; a large one only has to make progress.
+    """
+
+    def __init__(
+        self,
+        open_blob: Callable[[int], requests.Response],
+        descriptor: Descriptor,
+        *,
+        lease: Lease,
+        pause: Callable[[int], None],
+        seconds: float | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__(descriptor, lease=lease, on_bytes=on_bytes)
+        self._open_blob = open_blob
+        self._pause = pause
+        self._seconds = seconds
+        self._began_at = time.monotonic()
+        self._offset = 0
+        self._breaks = self._ends = 0
+        self._broke_at = 0
+        self._known_bytes = 0
+        self._response: requests.Response | None = None
+        self._incoming: ResponseBody | None = None
+
     def skip(self, count: int) -> None:
         """Leave out the first bytes; then only who has these can verify the content."""
         self._first = self._offset = self._broke_at = count
@@ -105,20 +134,6 @@ class BlobReader(BlobSource):
         if self._response is not None:
             self._response.close()
         self._response = self._incoming = None
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, at most `size` of them, b"" at the end; `read(0)` waits for the response.
-
-        Raises:
-            DigestMismatchError: The content does not match the descriptor.
-            TruncatedError: The connection to the source broke at every try.
-            ShortContentError: The source ends the blob before its size each time.
-        """
-        try:
-            return self._read(CHUNK_BYTES if size < 0 else size)
-        except errors.StagefleetError as error:
-            self.error = error
-            raise
 
     def _read(self, size: int) -> bytes:
         left = self._descriptor.size - self._offset
