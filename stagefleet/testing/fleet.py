@@ -12,14 +12,13 @@ from stagefleet.errors import NotFoundError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.project import Items, parse_repository
 from stagefleet.runs.models import Outcome, Run
 from stagefleet.settings import Settings
 from stagefleet.shared_state.best_effort import MemoryLastUsed
 from stagefleet.storage_connections import ClientStorages
 from stagefleet.testing.ledger import MemoryLedger
 from stagefleet.testing.memory_registries import MemoryRegistries
-from stagefleet.testing.memory_worker import MemoryWorker, RemoteCall
+from stagefleet.testing.memory_worker import MemoryWorker
 
 
 def in_memory_fleet(
@@ -48,12 +47,14 @@ class InMemoryFleet(Fleet):
     """A `Fleet` with all of its data in the memory of this process; created by `in_memory_fleet`.
 
     Plans, runs, keys, callbacks and errors are those of the real fleet. Items succeed and change the
-    repositories as a worker would, unless `fail` scripts an error. They are executed in the thread that waits
-    for the run or calls `run`, `parallel` of them at each look: nothing happens behind the back of a test. A
-    retryable error is retried at once. Engines have no content: a fetch only notes the stage's use.
+    repositories as a worker would, unless `worker.fail` scripts an error. They are executed in the thread
+    that waits for the run or calls `run`, `parallel` of them at each look: nothing happens behind the back
+    of a test. A retryable error is retried at once. Engines have no content: a fetch only notes the stage's
+    use.
 
     Attributes:
-        remote_calls: The calls for each `RemoteCallback`, in order; none leaves the process.
+        worker: Executes the items; keeps the calls for each `RemoteCallback`, as none leaves the process.
+        registries: The repositories; `registries.add_stages` adds stages, as a build would.
     """
 
     def __init__(
@@ -63,26 +64,16 @@ class InMemoryFleet(Fleet):
         settings: Settings,
         on_notice: Callable[[str], None] | None,
     ) -> None:
-        self._registries = MemoryRegistries()
-        connections = _MemoryConnections(settings, self._registries, hosts)
+        self.registries = MemoryRegistries()
+        connections = _MemoryConnections(settings, self.registries, hosts)
         super().__init__(connections, on_notice=on_notice)
-        self._worker = connections.worker
-        self.remote_calls: list[RemoteCall] = self._worker.remote_calls
+        self.worker = connections.worker
         for address, stage_ids in stages.items():
-            self.add_stages(address, stage_ids)
-
-    def add_stages(self, repository: str | Repository, stage_ids: Items) -> None:
-        """Add stages to a repository, as a build would; create the repository if necessary."""
-        parsed = [StageId.parse(str(stage_id)) for stage_id in stage_ids]
-        self._registries.add_stages(parse_repository(repository), parsed)
-
-    def fail(self, item: str | StageId, error: Exception, *, attempts: int | None = None) -> None:
-        """Let the next attempts at an item end with an error, in all runs and on all hosts; all if None."""
-        self._worker.script_error(str(item), error, attempts)
+            self.registries.add_stages(address, stage_ids)
 
     def run(self, run_id: str) -> Run:
         """Return the state of a run after its next items; see `Fleet.run`."""
-        self._worker.execute(super().run(run_id).spec.parallel)
+        self.worker.execute(super().run(run_id).spec.parallel)
         return super().run(run_id)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from stagefleet.errors import ManifestRefusedError, NotFoundError, StagefleetErr
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.project import Items, parse_repository, parse_stage_ids
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.transport import Body
@@ -45,10 +46,10 @@ class MemoryRegistries(RegistryClient):
         """Return the content of a repository, which is created if necessary."""
         return self.repositories.setdefault(repository, StoredRepository())
 
-    def add_stages(self, repository: Repository, stage_ids: Iterable[StageId]) -> None:
-        """Push a small image for each stage id; create the repository even without any."""
-        stored = self.stored(repository)
-        for stage_id in stage_ids:
+    def add_stages(self, repository: str | Repository, stage_ids: Items) -> None:
+        """Push a small image for each stage id, as a build would; create the repository even without any."""
+        stored = self.stored(parse_repository(repository))
+        for stage_id in map(StageId.parse, parse_stage_ids(stage_ids) or ()):
             created = datetime.fromtimestamp(min(stage_id.created_ms // 1000, _LATEST), UTC)
             layer = str(stage_id).encode()
             image = {

@@ -65,7 +65,7 @@ class MemoryWorker:
     """Execute items, and record the callbacks of detached runs.
 
     Attributes:
-        remote_calls: The callbacks, in order.
+        remote_calls: The calls for each `RemoteCallback`, in order.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class MemoryWorker:
         queues = (*dict.fromkeys(QUEUES.values()), *map(host_queue, hosts))
         ledger.heartbeats.beat(WorkerInfo(_NAME, _SLOTS, queues), seconds=math.inf)
 
-    def script_error(self, item: str, error: Exception, attempts: int | None) -> None:
-        """Let the next attempts at an item end with an error, all if None."""
-        self._scripted[item] = _ScriptedError(error, math.inf if attempts is None else attempts)
+    def fail(self, item: str | StageId, error: Exception, *, attempts: int | None = None) -> None:
+        """Let the next attempts at an item end with an error, in all runs and on all hosts; all if None."""
+        self._scripted[str(item)] = _ScriptedError(error, math.inf if attempts is None else attempts)
 
     def execute(self, most_items: int) -> None:
         """Execute published items, the oldest first, and make the callbacks that are due."""

@@ -49,7 +49,7 @@ class Storages:
     def filled(self, name: str, stage_ids: list[str]) -> str:
         address = self.repository(name)
         if isinstance(self.fleet, InMemoryFleet):
-            self.fleet.add_stages(address, stage_ids)
+            self.fleet.registries.add_stages(address, stage_ids)
         elif self.registry is not None:
             for stage_id in stage_ids:
                 push_image(self.registry, address.partition("/")[2], stage_id, layers=[stage_id.encode()])

@@ -40,7 +40,7 @@ def listed(fleet, address):
 
 
 def test_a_scripted_error_fails_its_item_and_changes_nothing(fleet):
-    fleet.fail(STAGES[1], ForbiddenError("mirror.test: no right to push"))
+    fleet.worker.fail(STAGES[1], ForbiddenError("mirror.test: no right to push"))
     outcomes: list[Any] = []
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, None, outcomes.append)
     assert (RunState.FAILED, 4, 1) == (run.state, run.succeeded, run.failed)
@@ -55,7 +55,7 @@ def test_a_scripted_error_fails_its_item_and_changes_nothing(fleet):
 
 
 def test_an_item_succeeds_after_the_scripted_attempts(fleet):
-    fleet.fail(STAGES[1], RateLimitedError("429"), attempts=2)
+    fleet.worker.fail(STAGES[1], RateLimitedError("429"), attempts=2)
     outcomes = {}
     fleet.for_each_copy_stage(
         SOURCE, DESTINATION, None, lambda outcome: outcomes.update({outcome.item: outcome})
@@ -66,14 +66,14 @@ def test_an_item_succeeds_after_the_scripted_attempts(fleet):
 def test_a_retryable_error_uses_up_the_attempts_of_the_settings():
     settings = Settings(runs=RunSettings(max_attempts=4))
     with in_memory_fleet(stages={SOURCE: STAGES[:1]}, settings=settings) as fleet:
-        fleet.fail(STAGES[0], RateLimitedError("429"))
+        fleet.worker.fail(STAGES[0], RateLimitedError("429"))
         run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
         (failed,) = fleet.failures(run.id)
     assert 4 == failed.attempts
 
 
 def test_an_error_with_pauses_of_its_own_is_retried_as_often_as_it_has_some(fleet):
-    fleet.fail(STAGES[0], StorageStateChangedError("changed"))
+    fleet.worker.fail(STAGES[0], StorageStateChangedError("changed"))
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, STAGES[:1])
     (failed,) = fleet.failures(run.id)
     tries = len(StorageStateChangedError.retry_pauses_seconds) + 1
@@ -81,7 +81,7 @@ def test_an_error_with_pauses_of_its_own_is_retried_as_often_as_it_has_some(flee
 
 
 def test_any_exception_may_be_scripted(fleet):
-    fleet.fail(STAGES[0], ZeroDivisionError("a bug"))
+    fleet.worker.fail(STAGES[0], ZeroDivisionError("a bug"))
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, STAGES[:1])
     (failed,) = fleet.failures(run.id)
     assert ("ZeroDivisionError", "a bug") == (failed.error.type, failed.error.message)
@@ -130,7 +130,7 @@ def test_the_callbacks_of_a_detached_run_are_recorded(fleet):
     callback = RemoteCallback(outcome_url="https://ci.test/outcome", finish_url="https://ci.test/end")
     run = fleet.start(COPY, STAGES[:2], callback, parallel=1)
     assert RunState.SUCCEEDED == fleet.wait(run).state
-    *outcomes, end = fleet.remote_calls
+    *outcomes, end = fleet.worker.remote_calls
     assert STAGES[:2] == [call.data["outcome"]["item"] for call in outcomes]
     assert {"https://ci.test/outcome"} == {call.target for call in outcomes}
     assert ("https://ci.test/end", "succeeded") == (end.target, end.data["summary"]["state"])
@@ -139,7 +139,7 @@ def test_the_callbacks_of_a_detached_run_are_recorded(fleet):
 def test_a_task_that_gets_outcomes_is_recorded_by_its_name(fleet):
     fleet.wait(fleet.start(COPY, STAGES[:1], RemoteCallback(outcome_task="ci.note@ci")))
     assert [("ci.note@ci", STAGES[0])] == [
-        (call.target, call.data["outcome"]["item"]) for call in fleet.remote_calls
+        (call.target, call.data["outcome"]["item"]) for call in fleet.worker.remote_calls
     ]
 
 
@@ -161,7 +161,7 @@ def test_it_has_no_engine(fleet):
 
 def test_stages_come_while_a_test_goes_on(fleet):
     fleet.for_each_copy_stage(SOURCE, DESTINATION)
-    fleet.add_stages(SOURCE, ["f" * 56])
+    fleet.registries.add_stages(SOURCE, ["f" * 56])
     assert (1, 5) == ((run := fleet.for_each_copy_stage(SOURCE, DESTINATION)).succeeded, run.skipped)
 
 

@@ -38,7 +38,7 @@ def start(fleet, **options):
 )
 def test_a_run_starts_when_the_one_before_has_ended_as_it_has_to(fleet, failing, if_succeeded, states):
     if failing is not None:
-        fleet.fail(failing, ForbiddenError("denied"))
+        fleet.worker.fail(failing, ForbiddenError("denied"))
     runs = start(fleet, if_succeeded=if_succeeded)
     assert states == [fleet.wait(run).state for run in runs]
 

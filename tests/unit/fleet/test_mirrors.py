@@ -79,7 +79,7 @@ def test_a_plan_changes_nothing(fleet):
 
 
 def test_nothing_is_deleted_if_a_copy_fails(fleet):
-    fleet.fail(NEW[0], ForbiddenError("denied"))
+    fleet.worker.fail(NEW[0], ForbiddenError("denied"))
     mirror = project(fleet).start_mirror(DESTINATION)
     assert [RunState.FAILED, RunState.CANCELLED] == follow(fleet, mirror)
     assert set(OLD) <= set(listed(fleet))
@@ -119,7 +119,7 @@ def test_more_than_was_allowed_is_not_deleted_and_all_is_copied(fleet, percent, 
 
 def test_a_stage_that_came_back_to_the_source_stays(fleet):
     mirror = project(fleet).start_mirror(DESTINATION)
-    fleet.add_stages(SOURCE, OLD[:1])
+    fleet.registries.add_stages(SOURCE, OLD[:1])
     outcomes = {}
     fleet.wait(mirror.runs[0])
     fleet.wait(mirror.runs[1], lambda outcome: outcomes.update({outcome.item: str(outcome.state)}))
@@ -151,7 +151,7 @@ def test_the_same_key_starts_a_mirror_once(fleet, notices):
     again = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
     assert [run.id for run in first.runs] == [run.id for run in again.runs]
     follow(fleet, first)
-    fleet.add_stages(DESTINATION, OLD)
+    fleet.registries.add_stages(DESTINATION, OLD)
     assert [run.id for run in first.runs] == [
         run.id for run in project(fleet).start_mirror(DESTINATION, idempotency_key="nightly").runs
     ]
@@ -163,10 +163,10 @@ def test_the_same_key_starts_a_mirror_once(fleet, notices):
 
 
 def test_a_mirror_that_did_not_succeed_is_begun_again_under_its_key(fleet):
-    fleet.fail(OLD[0], ForbiddenError("denied"))
+    fleet.worker.fail(OLD[0], ForbiddenError("denied"))
     first = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
     assert [RunState.SUCCEEDED, RunState.FAILED] == follow(fleet, first)
-    fleet.fail(OLD[0], ForbiddenError("denied"), attempts=0)
+    fleet.worker.fail(OLD[0], ForbiddenError("denied"), attempts=0)
     again = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
     assert first.runs[0].id != again.runs[0].id
     assert [RunState.SUCCEEDED, RunState.SUCCEEDED] == follow(fleet, again)
@@ -179,7 +179,8 @@ def mirror_under_key(fleet):
 
 def test_a_refusal_is_told_again_under_the_same_key_while_the_copy_goes_on(fleet):
     first = mirror_under_key(fleet)
-    fleet.add_stages(SOURCE, OLD)  # now none would go; the mirror under the key has been refused all the same
+    fleet.registries.add_stages(SOURCE, OLD)
+    # Now none would go; the mirror under the key has been refused all the same.
     again = mirror_under_key(fleet)
     assert [run.id for run in first.runs] == [run.id for run in again.runs]
     assert "2 of the 30 stages" in str(first.refusal)
@@ -193,7 +194,7 @@ def test_a_mirror_that_was_refused_is_begun_again_under_its_key(fleet, notices):
     assert first.runs[0].id != refused_again.runs[0].id
     assert refused_again.refusal is not None
     follow(fleet, refused_again)
-    fleet.add_stages(SOURCE, OLD[:1])
+    fleet.registries.add_stages(SOURCE, OLD[:1])
     allowed = mirror_under_key(fleet)
     assert allowed.refusal is None
     assert [RunState.SUCCEEDED, RunState.SUCCEEDED] == follow(fleet, allowed)
@@ -204,9 +205,9 @@ def test_a_mirror_that_was_refused_is_begun_again_under_its_key(fleet, notices):
 def test_the_fleet_calls_for_the_outcomes_of_both_runs(fleet):
     callback = RemoteCallback(outcome_url="https://ci.test/told", finish_url="https://ci.test/done")
     follow(fleet, project(fleet).start_mirror(DESTINATION, callback))
-    told = [call for call in fleet.remote_calls if call.target == "https://ci.test/told"]
+    told = [call for call in fleet.worker.remote_calls if call.target == "https://ci.test/told"]
     assert 40 == len(told)
-    assert 2 == sum(call.target == "https://ci.test/done" for call in fleet.remote_calls)
+    assert 2 == sum(call.target == "https://ci.test/done" for call in fleet.worker.remote_calls)
 
 
 @pytest.mark.parametrize("percent", [-1, 100.5, float("nan"), float("inf")])
