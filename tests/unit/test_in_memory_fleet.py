@@ -182,7 +182,7 @@ def test_an_operation_without_a_task_in_memory_succeeds(fleet, monkeypatch):
 @pytest.fixture
 def signature(fleet):
     """A manifest that refers to the first stage."""
-    registries, repository = fleet._registries, Repository.parse(SOURCE)
+    registries, repository = fleet.registries, Repository.parse(SOURCE)
     image = registries.fetch_manifest(repository.tagged(STAGES[0]))
     subject = {"mediaType": image.media_type, "digest": str(image.digest), "size": image.size}
     document = json.loads(image.raw) | {"artifactType": "application/x.signature", "subject": subject}
@@ -194,7 +194,7 @@ def signature(fleet):
 def test_what_refers_to_a_stage_goes_with_it_where_it_is_asked_for(fleet, signature):
     """In the thread of the test, as everything else: no probe and no wait."""
     outcomes: list[Any] = []
-    stored = fleet._registries.stored(Repository.parse(SOURCE))
+    stored = fleet.registries.stored(Repository.parse(SOURCE))
     fleet.for_each_delete_stage(SOURCE, [STAGES[1]], outcomes.append, referrers=True)
     assert signature.digest in stored.manifests
     fleet.project(SOURCE_PROJECT).for_each_delete_stage([STAGES[0]], outcomes.append, referrers=True)
