@@ -123,10 +123,12 @@ def _count_on_registries(folder: Path, stack: ExitStack, redis: RedisServer) -> 
     counts: dict[str, int] = {}
     source, destination = (f"{registry.host}/app" for registry in registries)
 
-    def requests_of(what: str, work: Callable[[], Any]) -> None:
+    def requests_of(what: str, work: Callable[[], Any], *, done: int | None = None) -> None:
         for registry in registries:
             registry.forget_requests()
-        work()
+        result = work()
+        if done is not None and done != result.succeeded:
+            raise RuntimeError(f"{what}: {result.succeeded} of {done} were done, so nothing is counted")
         counts[f"requests, {what}"] = sum(len(registry.requests()) for registry in registries)
 
     fleet.for_each_copy_stage(f"{source}/one", f"{destination}/one", parallel=1)  # connections and caches
@@ -134,6 +136,7 @@ def _count_on_registries(folder: Path, stack: ExitStack, redis: RedisServer) -> 
         requests_of(
             f"copy of {STAGES} stages",
             lambda: fleet.for_each_copy_stage(f"{source}/stages", f"{destination}/stages", parallel=1),
+            done=STAGES,
         )
     calls = {name: calls // STAGES for name, calls in scripts.items() if name and name not in _NOT_OF_STAGES}
     counts["Redis round trips, a copied stage"] = sum(calls.values())
@@ -144,6 +147,7 @@ def _count_on_registries(folder: Path, stack: ExitStack, redis: RedisServer) -> 
     requests_of(
         "copy of an index of 2 images",
         lambda: fleet.for_each_copy_stage(f"{source}/index", f"{destination}/index", parallel=1),
+        done=1,
     )
     requests_of(f"list of {STAGES} stages", lambda: list(fleet.stage_ids(f"{source}/stages")))
     requests_of(
@@ -153,6 +157,7 @@ def _count_on_registries(folder: Path, stack: ExitStack, redis: RedisServer) -> 
     requests_of(
         f"deletion of {STAGES} stages",
         lambda: fleet.for_each_delete_stage(f"{destination}/stages", None, parallel=1),
+        done=STAGES,
     )
     commands = {
         "--version": ("--version",),
@@ -175,7 +180,7 @@ def _push(registry: RegistryServer) -> None:
             maker.push_image("app/stages", stage_id, layers=[b"base", b"layer %d" % number])
         maker.push_image("app/one", stage_id_of("one", 1_764_000_000_000), layers=[b"base"])
         members = [maker.push_image("app/index", None, layers=[b"base", name]) for name in (b"arm", b"amd")]
-        maker.push_index("app/index", stage_id_of("index", 0), members)
+        maker.push_index("app/index", stage_id_of("index", None), members)
 
 
 @contextmanager
