@@ -24,6 +24,8 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
+MANIFEST_BYTES = 4 * 1024 * 1024
+"""Most bytes of a manifest that are read; registries should take so many ("Pushing Manifests")."""
 _MOST_DESCRIPTORS = 10_000
 _MOST_BYTES = 2**48  # of one blob: 256 TiB; sums of such sizes still fit into 64 bits
 _FOREIGN_LAYERS = (

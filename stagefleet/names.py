@@ -17,7 +17,7 @@ from stagefleet.redaction import quoted
 _MAX_FILE_PATH_BYTES = 4095  # PATH_MAX of Linux, without its NUL
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
 _MAX_INT64 = 2**63 - 1
-_MAX_PORT = 2**16 - 1
+MAX_PORT = 2**16 - 1
 
 _HOST = re.compile(
     r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -45,7 +45,7 @@ def is_tag(text: str) -> bool:
 def is_host(text: str) -> bool:
     """Return True for a registry's `host[:port]`, as repository names have it."""
     match = _HOST.fullmatch(text)
-    return match is not None and (match[1] is None or 1 <= int(match[1]) <= _MAX_PORT)
+    return match is not None and (match[1] is None or 1 <= int(match[1]) <= MAX_PORT)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,7 +98,7 @@ class Repository:
         if not is_host(host):
             raise InvalidNameError(
                 f"{shown} is no repository: the host {quoted(host)} is malformed: write HOST or HOST:PORT, "
-                f"with a port from 1 to {_MAX_PORT}"
+                f"with a port from 1 to {MAX_PORT}"
             )
         if "@" in path or ":" in path:
             raise InvalidNameError(f"{shown} is no repository: leave out the tag or digest")

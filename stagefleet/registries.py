@@ -20,7 +20,7 @@ from stagefleet.records.image import (
     read_labels,
 )
 from stagefleet.registry.client import RegistryClient
-from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
+from stagefleet.shared_state.base import FLEET_NAMESPACE, RUN_TTL_SECONDS, SharedState
 from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections, RememberedStages
 from stagefleet.threads import LeaseBoundThreads
 
@@ -119,7 +119,6 @@ def _urgency(stage_id: StageId) -> tuple[bool, int, str]:
 
 
 _MOST_REFERRER_TAGS = 10_000
-_REFERRER_TAGS_SECONDS = 24 * 3600
 _REFERRER_TAGS_WAIT_SECONDS = 600
 _REJECTIONS_SECONDS = 30
 _REJECTIONS_WAIT_SECONDS = 60
@@ -147,7 +146,7 @@ class Registries:
             run_id,
             f"referrer tags {repository}",
             lambda: {"tags": bounded_tags(self.tags(repository), _MOST_REFERRER_TAGS)},
-            ttl_seconds=_REFERRER_TAGS_SECONDS,
+            ttl_seconds=RUN_TTL_SECONDS,
             wait_seconds=_REFERRER_TAGS_WAIT_SECONDS,
             lease=lease,
         )["tags"]

@@ -122,12 +122,12 @@ _NAMES_SETTING = 'registries."'
 _FAILURES_TOLD = 20
 """The maximum of failures to print: a common cause may fail thousands of items."""
 _NOTES_TOLD = 20
-_EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
+EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
 
 
 def exit_code(run: stagefleet.Run) -> int:
     """Return the exit code for a run; 0 for one in progress."""
-    return _EXIT_CODES.get(run.state, 0)
+    return EXIT_CODES.get(run.state, 0)
 
 
 def describe_run(run: stagefleet.Run) -> str:

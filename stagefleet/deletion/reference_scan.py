@@ -27,7 +27,7 @@ from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records.ids import is_record_tag
 from stagefleet.registries import Registries
-from stagefleet.shared_state.base import SharedState
+from stagefleet.shared_state.base import RUN_TTL_SECONDS, SharedState
 
 T = TypeVar("T")
 
@@ -35,7 +35,6 @@ SLOW_SECONDS = 6.0
 """Longest valid second round; the rest of the time is for the deletions that it allows."""
 
 _REUSED_SECONDS = 8.0
-_RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 600
 _MOST_UNREADABLE = 100
 """Most unreadable tags, each of which costs some seconds of retries; beyond it no round is complete."""
@@ -144,7 +143,7 @@ class ReferenceScan:
                 self._run,
                 self._key,
                 self._look_at_stages,
-                ttl_seconds=_RUN_SECONDS,
+                ttl_seconds=RUN_TTL_SECONDS,
                 wait_seconds=_WAIT_SECONDS,
                 lease=self._attempt.lease,
             )

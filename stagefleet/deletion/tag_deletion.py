@@ -25,6 +25,7 @@ from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records.image import rejected_stage
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import pause
+from stagefleet.shared_state.base import RUN_TTL_SECONDS
 
 _MOST_TRIES = 4
 
@@ -165,7 +166,6 @@ class _TagDeletion:
 SECOND_LOOK_SECONDS = 3.0
 """Pause between the reads of a rejection whose stage exists: a deletion under way goes on meanwhile."""
 
-_RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 60
 
 
@@ -187,7 +187,7 @@ class UnfinishedDeletions:
                 attempt.run_id,
                 f"unfinished {repository}",
                 lambda: self._finish_all(repository, attempt),
-                ttl_seconds=_RUN_SECONDS,
+                ttl_seconds=RUN_TTL_SECONDS,
                 wait_seconds=_WAIT_SECONDS,
                 lease=attempt.lease,
             )

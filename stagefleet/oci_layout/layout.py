@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
-from stagefleet.manifests import Descriptor, Manifest, digest_of
+from stagefleet.manifests import MANIFEST_BYTES, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest
 from stagefleet.oci_layout.directory import LayoutDirectory, changes_of
 from stagefleet.oci_layout.files import LayoutFile, LayoutFiles, TarFiles, blob_name, file_errors
@@ -21,7 +21,6 @@ from stagefleet.registry.blob_reader import VerifiedSource
 
 _VERSION = "1.0.0"
 _VERSION_BYTES = 64 * 1024
-_MANIFEST_BYTES = 4 * 1024 * 1024  # as of a registry
 _CHUNK_BYTES = 1024 * 1024
 _MOST_LINKS = 20_000  # of one image; an index names 10,000 at most
 _DIGEST = re.compile(rb"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
@@ -244,10 +243,10 @@ class OciLayout:
             if file is None:
                 return None
             with file:
-                if file.size > _MANIFEST_BYTES:
+                if file.size > MANIFEST_BYTES:
                     raise errors.BrokenStageError(
                         f"{self._path}: the manifest {digest} has {file.size} bytes, and at most "
-                        f"{_MANIFEST_BYTES} are read"
+                        f"{MANIFEST_BYTES} are read"
                     )
                 return io.BufferedReader(file).read()
 

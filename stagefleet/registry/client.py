@@ -10,7 +10,15 @@ import requests
 
 from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
-from stagefleet.manifests import INDEXES, MANIFESTS, OCI_INDEX, Descriptor, Manifest, digest_of
+from stagefleet.manifests import (
+    INDEXES,
+    MANIFEST_BYTES,
+    MANIFESTS,
+    OCI_INDEX,
+    Descriptor,
+    Manifest,
+    digest_of,
+)
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
@@ -24,7 +32,6 @@ _NOT_IMPLEMENTED = 501
 _REFERRER_PAGES = 50
 _MOST_REPOSITORIES = 1024
 _UNKNOWN_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
-_MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with millions of tags
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 
@@ -108,7 +115,7 @@ class RegistryClient(BlobUploadApi):
         """
         try:
             request = self._manifest_request("HEAD", reference, lease=lease)
-            response, _ = self._http_client.read(request, _MANIFEST_BYTES)
+            response, _ = self._http_client.read(request, MANIFEST_BYTES)
         except errors.RegistryError as error:
             if not _may_be_unknown(error):
                 raise
@@ -139,7 +146,7 @@ class RegistryClient(BlobUploadApi):
         """Fetch the bytes of a manifest, their digest, and the media type that the registry names."""
         for _ in range(2):
             request = self._manifest_request("GET", reference, lease=lease)
-            response, raw = self._http_client.read(request, _MANIFEST_BYTES)
+            response, raw = self._http_client.read(request, MANIFEST_BYTES)
             if raw:
                 break
         else:
@@ -174,7 +181,7 @@ class RegistryClient(BlobUploadApi):
                 break
             request = self._request("GET", repository, url, f"the referrers of {subject}", lease=lease)
             try:
-                response, raw = self._http_client.read(request, _MANIFEST_BYTES)
+                response, raw = self._http_client.read(request, MANIFEST_BYTES)
                 found += Manifest.parse(raw, OCI_INDEX).members
             except (errors.RegistryError, errors.UnsupportedManifestError) as error:
                 if isinstance(error, errors.RegistryError) and not _may_be_unknown(error):
@@ -203,7 +210,7 @@ class RegistryClient(BlobUploadApi):
         request = self._manifest_request("PUT", reference, body=manifest.raw, headers=headers, lease=lease)
 
         def finish(response: requests.Response) -> Mapping[str, str]:
-            read_content(response, request, _MANIFEST_BYTES)
+            read_content(response, request, MANIFEST_BYTES)
             return response.headers
 
         try:
@@ -239,7 +246,7 @@ class RegistryClient(BlobUploadApi):
             LeaseLostError: The lease would not outlast the request.
         """
         request = self._manifest_request("DELETE", reference, lease=lease, precheck=precheck)
-        self._http_client.read(request, _MANIFEST_BYTES)
+        self._http_client.read(request, MANIFEST_BYTES)
 
     def _manifest_request(
         self,

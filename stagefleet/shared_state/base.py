@@ -38,8 +38,8 @@ MIN_TTL_SECONDS = 1.0
 """Shortest lifetime of a value: if it expired at once, each waiting worker would compute it again."""
 _LEASE_SECONDS = 15.0  # of the owner; a dead owner delays the others for so long
 _BACKOFF = Backoff(0.02, 0.5)
-
-
+RUN_TTL_SECONDS = 24 * 3600
+"""Lifetime of the values of a run; one that lasts longer finds out again."""
 OWNER_BYTES = 8
 """Length of an owner's token: unique enough for one run, and small. The scripts know it, too."""
 

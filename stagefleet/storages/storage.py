@@ -182,9 +182,9 @@ def requiring_blob(storage: ManifestStorage, blob: Descriptor) -> Iterator[None]
 
 # Reader for one stage: members and configurations, with limits for number and size.
 
-_CONFIG_BYTES = 8 * 1024 * 1024
+CONFIG_BYTES = 8 * 1024 * 1024
 """Largest configuration that is read into memory; a larger one, which no image has, is only copied."""
-_CONFIGS_BYTES = 8 * _CONFIG_BYTES
+_CONFIGS_BYTES = 8 * CONFIG_BYTES
 """Most bytes read of all configurations of an index."""
 
 
@@ -235,7 +235,7 @@ class StageReader:
                 f"{self._address}@{manifest.digest}: the manifest names no configuration"
             )
         with self._lock:
-            if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
+            if config.size > min(CONFIG_BYTES, self._config_bytes_left):
                 return None
             self._config_bytes_left -= config.size
         current_lease().check()

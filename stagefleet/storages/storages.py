@@ -20,6 +20,7 @@ from stagefleet.leases import current_lease
 from stagefleet.names import EngineProject, LayoutPath, Reference, Repository, StageId, StorageAddress
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
+from stagefleet.shared_state.base import RUN_TTL_SECONDS
 from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storage import Storage
@@ -176,7 +177,6 @@ class CircuitBreakers:
 
 # Stages of a repository: listed once per run, and updated by the run's own copies into it.
 
-_RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 600
 _LISTS_KEPT = 8
 
@@ -235,7 +235,7 @@ class RunLists:
             attempt.run_id,
             f"final {repository}",
             lambda: [str(stage_id) for stage_id in storage.stage_ids()],
-            ttl_seconds=_RUN_SECONDS,
+            ttl_seconds=RUN_TTL_SECONDS,
             wait_seconds=_WAIT_SECONDS,
             lease=attempt.lease,
         )

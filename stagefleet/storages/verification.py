@@ -25,17 +25,15 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
-from stagefleet.shared_state.base import SharedState
+from stagefleet.shared_state.base import RUN_TTL_SECONDS, SharedState
 from stagefleet.storages.repository import fetch_stage_manifest
-from stagefleet.storages.storage import ManifestStorage
+from stagefleet.storages.storage import CONFIG_BYTES, ManifestStorage
 
 SECOND_LOOK_SECONDS = 5.0
 """Shortest time between the two looks."""
-_RUN_SECONDS = 24 * 3600
 _KEY_CHARACTERS = 40
 _DIFF_ID_CHARACTERS = 24
 """Characters of a diff id that are kept and compared: `sha256:` and 17 digits tell layers apart."""
-_CONFIG_BYTES = 8 * 1024 * 1024
 _TOLD = 20
 
 
@@ -139,8 +137,8 @@ class ContentVerification:
         self._once = partial(
             shared_state.get_or_compute,
             attempt.run_id,
-            ttl_seconds=_RUN_SECONDS,
-            wait_seconds=_RUN_SECONDS,
+            ttl_seconds=RUN_TTL_SECONDS,
+            wait_seconds=RUN_TTL_SECONDS,
             lease=attempt.lease,
         )
 
@@ -242,7 +240,7 @@ class ContentVerification:
         """Return how a blob is looked at: artifacts have configurations and layers of any kind."""
         if self._shallow or not blob.size:
             return "asked"
-        if kind == "config" and blob.is_image_config and blob.size <= _CONFIG_BYTES:
+        if kind == "config" and blob.is_image_config and blob.size <= CONFIG_BYTES:
             return "config"
         return "layer" if blob.is_image_layer else "blob"
 

@@ -14,13 +14,13 @@ import typer
 from stagefleet.cli.output import say
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import RedisConfigurationError, UnreachableError, UsageError
+from stagefleet.names import MAX_PORT
 from stagefleet.redaction import quoted
 from stagefleet.runs.metrics_reader import FleetMetrics, unreachable_metrics
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MOST_REQUESTS = 16
 _REQUEST_SECONDS = 10.0
-_MAX_PORT = 65535
 
 
 def serve_metrics(
@@ -60,7 +60,7 @@ def serve_metrics(
 
 def _parse_address(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > _MAX_PORT:
+    if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
         raise UsageError(f"--listen {quoted(listen)}: write ADDRESS:PORT, as 127.0.0.1:9464 or [::1]:9464")
     return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -15,7 +15,7 @@ from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.output import print_json, print_line, say
-from stagefleet.cli.report import RunReport, choose_display
+from stagefleet.cli.report import EXIT_CODES, RunReport, choose_display
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.operations.delete import InUsePolicy
@@ -31,7 +31,6 @@ _SHOWN_UNWEIGHED = 3
 _MOST_FAILURES = 100
 """The maximum of failures in the report of a group; the run's outcomes have all."""
 _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
-_EXIT_CODES = {"failed": 1, "cancelled": 3}
 
 
 @session.takes_run_options(but=("from_file", "report"))
@@ -81,7 +80,7 @@ def purge_project(
                 _leave(fleet, groups, options)
                 return
             state = _follow(fleet, groups, plan, options, interrupts)
-    raise typer.Exit(_EXIT_CODES.get(state, 0))
+    raise typer.Exit(EXIT_CODES.get(state, 0))
 
 
 def _choose(repository: str | None, project: str | None) -> str | StorageAddress:

@@ -13,12 +13,12 @@ from stagefleet.cli.options import chosen_options
 from stagefleet.cli.output import flush_output
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
+from stagefleet.names import MAX_PORT
 from stagefleet.processes import isolated_command, require_extra, worker_command
 from stagefleet.redaction import quoted
 from stagefleet.runs.messages import QUEUES
 
 _MAX = 256
-_MAX_PORT = 65535
 
 
 def start_worker(
@@ -70,7 +70,7 @@ def start_flower(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", metavar="N", min=0, max=_MAX_PORT, help="0 takes a free one; default: flower.port."
+            "--port", metavar="N", min=0, max=MAX_PORT, help="0 takes a free one; default: flower.port."
         ),
     ] = None,
 ) -> None:

@@ -19,7 +19,7 @@ from stagefleet.manifests import digest_of
 from stagefleet.names import Digest
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.transport import map_http_errors
-from stagefleet.registry.http.waits import Deadline, bounding
+from stagefleet.registry.http.waits import YEAR_SECONDS, Deadline, bounding
 
 _NUMBER = re.compile(r"[0-9]+")
 _MOST_DIGITS = 18
@@ -148,8 +148,7 @@ _UNITS = (1, 10**3, 10**6, 10**9)
 """Units per second of timestamps: Docker Hub sends seconds (hub-feedback #2459), others milliseconds."""
 _NEVER_SECONDS = 1e10
 """Upper limit: three centuries, small enough that sums of pauses do not overflow."""
-_YEAR_SECONDS = 365 * 24 * 3600
-_NEAR_SECONDS = 10 * _YEAR_SECONDS
+_NEAR_SECONDS = 10 * YEAR_SECONDS
 """A longer wait is a timestamp instead, if as a timestamp it is nearer than this."""
 
 

@@ -175,7 +175,7 @@ def current_deadline() -> Deadline | None:
 _NAP_SECONDS = 1.0  # longest time until a wait notices that the item was cancelled
 
 _LOGGER = logging.getLogger("stagefleet")
-_YEAR_SECONDS = 365 * 24 * 3600
+YEAR_SECONDS = 365 * 24 * 3600
 
 
 _HURRIED: ContextVar[tuple[str, float]] = ContextVar("_HURRIED", default=("", 0.0))
@@ -271,7 +271,7 @@ def span_text(seconds: float) -> str:
     >>> span_text(12.3), span_text(5400), span_text(1e10)
     ('12 s', '5400 s (1.5 hours)', 'more than a year')
     """
-    if seconds > _YEAR_SECONDS:
+    if seconds > YEAR_SECONDS:
         return "more than a year"
     for name, length in (("days", 24 * 3600), ("hours", 3600)):
         if seconds >= length * 1.5:
