@@ -23,6 +23,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+ACCEPTED = ", ".join(sorted(MANIFESTS | INDEXES))
+"""The header `Accept` of a request for one of any kind."""
 
 MANIFEST_BYTES = 4 * 1024 * 1024
 """Most bytes of a manifest that are read; registries should take so many ("Pushing Manifests")."""

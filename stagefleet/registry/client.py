@@ -10,15 +10,7 @@ import requests
 
 from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
-from stagefleet.manifests import (
-    INDEXES,
-    MANIFEST_BYTES,
-    MANIFESTS,
-    OCI_INDEX,
-    Descriptor,
-    Manifest,
-    digest_of,
-)
+from stagefleet.manifests import ACCEPTED, MANIFEST_BYTES, OCI_INDEX, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
@@ -33,7 +25,7 @@ _REFERRER_PAGES = 50
 _MOST_REPOSITORIES = 1024
 _UNKNOWN_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with millions of tags
-_ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
+_ACCEPT = {"Accept": ACCEPTED}
 
 
 class RegistryClient(BlobUploadApi):
