@@ -26,7 +26,6 @@ from stagefleet.attempt import Attempt, ItemFunction, ItemLease, ItemLeaseRenewe
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
-from stagefleet.names import Repository
 from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import LastStep, RedisRetry
@@ -299,7 +298,7 @@ class _KnownRun:
         except (KeyError, ValidationError, errors.UsageError):
             operation = None  # the attempt says what is wrong
         addresses = () if operation is None else operation.addresses
-        registries = frozenset(address.host for address in addresses if isinstance(address, Repository))
+        registries = frozenset(address.host for address in addresses if not address.is_on_host)
         return cls(spec, operation, subject_of(spec).facts, registries)
 
 

@@ -127,7 +127,9 @@ def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
             return ItemResult()
         if is_there:
             storages.deletions.withdraw_rejection(address, stage_id, stage_lock)
-        if not storage.has_stage(stage_id):
+        try:
+            storage.fetch_manifest(stage_id)
+        except StageNotFoundError:
             return counted_as_deleted(ItemResult() if is_there else NOT_THERE, attempt)
     raise StageNotFoundError(f"{address} has the stage {stage_id}, but not rejected: it stays")
 

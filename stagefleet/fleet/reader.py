@@ -133,17 +133,19 @@ class StorageReader:
         Tags that lead to referrers are looked for in the tag list: those that are not there cost no request.
         """
         from stagefleet.registry.referrers import ReferrerLookup, bounded_tags  # noqa: PLC0415 - few ask for them
+        from stagefleet.storages.repository import find_subjects  # noqa: PLC0415 - brings the registry client
 
         storage = self._connections.storages.open(address)
         tags = bounded_tags(storage.registries.tags(address), _MOST_REFERRER_TAGS)
-        lookup = ReferrerLookup(storage.registries.client, address, None if tags is None else frozenset(tags))
+        client = storage.registries.client
+        lookup = ReferrerLookup(client, address, None if tags is None else frozenset(tags))
         if stage_ids is None:
             which = self.stage_ids(address, missing_ok=missing_ok)
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
         limit = self._connections.settings.runs.parallel if parallel is None else parallel
         return describe_all(
-            lambda stage_id: (stage_id, list(lookup.find_all(storage.find_subjects(stage_id)))),
+            lambda stage_id: (stage_id, list(lookup.find_all(find_subjects(client, address, stage_id)))),
             which,
             parallel=max(1, limit),
             on_left_out=self._tell_left_out,

@@ -23,6 +23,7 @@ from stagefleet.registry.referrers import (
     ReferrerLookup,
     fallback_tag,
 )
+from stagefleet.storages.repository import find_subjects
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import StageCopy
 
@@ -40,7 +41,7 @@ def with_referrers(
     """
     stage_id = StageId.parse(attempt.item)
     try:
-        subjects = storages.open(source).find_subjects(stage_id)
+        subjects = find_subjects(storages.registries.client, source, stage_id)
         if item_result.skipped and storages.open(destination).find_digest(stage_id) != subjects[0]:
             return item_result
     except errors.StageNotFoundError:

@@ -82,14 +82,6 @@ class RegistryStorage(ManifestStorage):
             return False
         return True
 
-    def has_stage(self, stage_id: StageId) -> bool:
-        """Return True if there is a stage now, rejected or not, and not a placeholder."""
-        try:
-            self.fetch_manifest(stage_id)
-        except errors.StageNotFoundError:
-            return False
-        return True
-
     def find_digest(self, stage_id: StageId) -> Digest:
         try:
             return self._client.head_manifest(self.address.tagged(str(stage_id))).digest
@@ -101,25 +93,6 @@ class RegistryStorage(ManifestStorage):
 
     def fetch_member(self, digest: Digest) -> Manifest:
         return self._client.fetch_manifest(Reference.of(self.address, digest))
-
-    def find_subjects(self, stage_id: StageId) -> list[Digest]:
-        """Return the digests that may have referrers: of a stage, and of the members of its index."""
-        try:
-            named = self._client.head_manifest(self.address.tagged(str(stage_id)))
-        except errors.NotFoundError as error:
-            raise errors.StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
-        found, waiting = [named.digest], [(named, 1)]
-        reader = MemberReader(self.fetch_member, self.address)
-        while waiting:
-            descriptor, depth = waiting.pop()
-            if descriptor.media_type not in INDEXES:
-                continue
-            with suppress(errors.NotFoundError):  # a member that lacks has no members
-                index = self.fetch_member(descriptor.digest)
-                manifests = [member for member in reader.descriptors(index, depth) if member.is_manifest]
-                found += [member.digest for member in manifests]
-                waiting += [(member, depth + 1) for member in manifests]
-        return found
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return self._client.has_blob(self.address, descriptor.digest, size=descriptor.size)
@@ -229,6 +202,34 @@ def fetch_stage_manifest(client: RegistryClient, repository: Repository, stage_i
     if is_placeholder(manifest.annotations):
         raise errors.StageNotFoundError(f"{repository} has no stage {stage_id}: it is being deleted")
     return manifest
+
+
+def find_subjects(client: RegistryClient, repository: Repository, stage_id: StageId) -> list[Digest]:
+    """Return the digests that may have referrers: of a stage, and of the members of its index.
+
+    Raises:
+        StageNotFoundError: There is no such stage.
+    """
+
+    def fetch(digest: Digest) -> Manifest:
+        return client.fetch_manifest(Reference.of(repository, digest))
+
+    try:
+        named = client.head_manifest(repository.tagged(str(stage_id)))
+    except errors.NotFoundError as error:
+        raise errors.StageNotFoundError(f"{repository} has no stage {stage_id}") from error
+    found, waiting = [named.digest], [(named, 1)]
+    reader = MemberReader(fetch, repository)
+    while waiting:
+        descriptor, depth = waiting.pop()
+        if descriptor.media_type not in INDEXES:
+            continue
+        with suppress(errors.NotFoundError):  # a member that lacks has no members
+            index = fetch(descriptor.digest)
+            manifests = [member for member in reader.descriptors(index, depth) if member.is_manifest]
+            found += [member.digest for member in manifests]
+            waiting += [(member, depth + 1) for member in manifests]
+    return found
 
 
 # Selection of a stage's images, by the requested platforms.

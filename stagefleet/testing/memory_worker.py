@@ -221,7 +221,7 @@ def _delete_stage(task: _ItemTask) -> ItemResult:
 
 def _prune_stage(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(delete.PruneOperation)
-    if task.storages.open(operation.source).has_stage(task.stage_id):
+    if task.storages.open(operation.source).has(str(task.stage_id)):
         return ItemResult({"reason": "is in the source"}, skipped=True)
     return _delete_stage(task)
 
@@ -244,7 +244,7 @@ def _fetch_stage(task: _ItemTask) -> ItemResult:
 def _publish_stage(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(publish.PublishOperation)
     storage = task.storages.open(operation.final_repository)
-    is_there = storage.has_stage(task.stage_id)
+    is_there = storage.has(str(task.stage_id))
     if operation.should_be_built and not is_there:
         named = operation.image or str(storage.address.tagged(str(task.stage_id)))
         raise errors.StageNotFoundError(
@@ -334,7 +334,7 @@ def _delete_rejected_stage(task: _ItemTask) -> ItemResult:
     if storage.records.rejects(task.stage_id):
         storage.delete(task.stage_id, task.attempt)
         return storage.records.delete(RecordId.of(RecordKind.REJECTED_STAGE, task.attempt.item), task.attempt)
-    if storage.has_stage(task.stage_id):
+    if storage.has(str(task.stage_id)):
         raise errors.StageNotFoundError(
             f"{storage.address} has the stage {task.stage_id}, but not rejected: it stays"
         )
