@@ -6,16 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
+from stagefleet.fleet import chains
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.chains import (
-    Mirror,
-    MirrorPlan,
-    MirrorStarter,
-    OnGroup,
-    PurgedGroup,
-    PurgeStarter,
-    RunChains,
-)
 from stagefleet.fleet.reader import RunPlans, StorageReader, StorageState
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId
@@ -51,7 +43,7 @@ class FleetProject:
         connections: Connections,
         reader: StorageReader,
         plans: RunPlans,
-        chains: RunChains,
+        run_chains: chains.RunChains,
         *,
         storages: Project,
         parallel: int | None = None,
@@ -62,9 +54,9 @@ class FleetProject:
         self._fleet = fleet
         self._connections = connections
         self._reader = reader
-        self._mirrors = MirrorStarter(chains, plans, reader)
+        self._mirrors = chains.MirrorStarter(run_chains, plans, reader)
         max_attempts = connections.settings.runs.max_attempts
-        self._purges = PurgeStarter(chains, storages, plans.choose_hosts, max_attempts)
+        self._purges = chains.PurgeStarter(run_chains, storages, plans.choose_hosts, max_attempts)
         is_set_up = is_set_up or bool(storages.secondaries)
         self._beside = tuple(address for _, address in storages.storages()) if is_set_up else ()
 
@@ -248,7 +240,7 @@ class FleetProject:
         foreign_layers: bool = False,
         referrers: bool = False,
         max_percent: float = 10.0,
-    ) -> MirrorPlan:
+    ) -> chains.MirrorPlan:
         """Plan a mirror as `start_mirror` would start it; changes nothing, needs no Redis."""
         copy = self._copy_into(destination, verify=verify, foreign_layers=foreign_layers, referrers=referrers)
         return self._mirrors.plan(copy, max_percent)
@@ -264,7 +256,7 @@ class FleetProject:
         max_percent: float = 10.0,
         parallel: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Mirror:
+    ) -> chains.Mirror:
         """Start a copy of all stages of the primary storage, and the deletion of the others after it.
 
         The deletion starts when the copy has succeeded. Before a stage is deleted, the primary storage is
@@ -331,7 +323,7 @@ class FleetProject:
         *,
         parallel: int | None = None,
         idempotency_key: str | None = None,
-    ) -> list[PurgedGroup]:
+    ) -> list[chains.PurgedGroup]:
         """Start a purge, and return its groups at once: the fleet starts each when the one before has ended.
 
         Failures in a group do not stop the purge; the cancellation of a run cancels those after it.
@@ -350,7 +342,7 @@ class FleetProject:
             plan, callback, parallel=max(1, limit if parallel is None else parallel), key=idempotency_key
         )
 
-    def purge_under(self, idempotency_key: str) -> list[PurgedGroup] | None:
+    def purge_under(self, idempotency_key: str) -> list[chains.PurgedGroup] | None:
         """Return the last purge that was started with a key; None if there is none that goes on or succeeded.
 
         Errors are as of `start_purge`.
@@ -361,11 +353,11 @@ class FleetProject:
         self,
         on_outcome: OutcomeCallback = None,
         *,
-        on_group: OnGroup | None = None,
+        on_group: chains.OnGroup | None = None,
         policy: delete.InUsePolicy | None = None,
         parallel: int | None = None,
         missing_ok: bool = False,
-    ) -> list[PurgedGroup]:
+    ) -> list[chains.PurgedGroup]:
         """Delete everything in the project, and return the processed groups; keep unknown tags.
 
         What is already gone is no failure. Failures in a group do not stop the purge; cancellation, and the
@@ -377,14 +369,14 @@ class FleetProject:
             UnreachableError: Redis or a registry does not answer, or no worker works.
             Exception: An exception of a callback.
         """
-        done: list[PurgedGroup] = []
+        done: list[chains.PurgedGroup] = []
         plan = self.plan_purge(policy=policy, sized=False, missing_ok=missing_ok)
         for group in plan.groups:
             run = None
             if group.items:
                 operation = parse_operation(group.operation, group.options)
                 run = self.for_each(operation, group.items, on_outcome, parallel=parallel, missing_ok=True)
-            done.append(PurgedGroup(group.name, str(group.repository), run, group.size))
+            done.append(chains.PurgedGroup(group.name, str(group.repository), run, group.size))
             if on_group is not None:
                 on_group(done[-1])
             if run is not None and run.state is RunState.CANCELLED:
