@@ -142,3 +142,49 @@ def test_a_step_whose_answer_was_lost_can_be_repeated(
     assert (2, 1) == ((found := ledger.run(run_id)).total, found.claimed)
     assert harness.succeed(claim)
     assert 1 == ledger.run(run_id).succeeded
+
+
+def published(harness: LedgerHarness, run_id: str) -> int:
+    return harness.ledger.run(run_id).published
+
+
+def test_a_share_is_refilled_when_more_than_a_quarter_is_free(harness: LedgerHarness):
+    harness.staff(16)
+    run_id = harness.submit(STAGES[:100], parallel=64)
+    found = [published(harness, run_id)]
+    for _ in range(5):
+        claim = harness.take()
+        found.append(published(harness, run_id))
+        harness.succeed(claim)
+        assert found[-1] == published(harness, run_id)
+    assert [16, 15, 14, 13, 12, 16] == found
+    assert 95 == harness.work_off()
+    assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
+
+
+def test_a_heartbeat_refills_a_share_at_once(harness: LedgerHarness):
+    harness.staff(16)
+    run_id = harness.submit(STAGES[:100], parallel=64)
+    harness.take()
+    assert 15 == published(harness, run_id)
+    harness.staff(16)
+    assert 16 == published(harness, run_id)
+
+
+def test_a_share_that_has_become_smaller_is_not_refilled_beyond_it(harness: LedgerHarness):
+    harness.staff(16)
+    first = harness.submit(STAGES[:100], parallel=64)
+    harness.submit(STAGES[:100], parallel=64)
+    while published(harness, first) > 8:
+        before = published(harness, first)
+        harness.take()
+        assert published(harness, first) <= before
+
+
+def test_a_retry_that_is_due_is_published_without_a_sweep(harness: LedgerHarness):
+    harness.staff(16)
+    run_id = harness.submit(STAGES[:17], parallel=64)
+    harness.fail(harness.take(), retry_after_seconds=5)
+    harness.advance(6)
+    assert 17 == harness.work_off()
+    assert RunState.SUCCEEDED is harness.ledger.run(run_id).state

@@ -97,9 +97,10 @@ local function read_fields(run)
   local fields = {}
   fields.state, fields.queue, fields.parallel, fields.next, fields.queued, fields.held, fields.hosted, fields.awaits,
     fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject,
-    fields.paused, fields.operation, fields.early =
+    fields.paused, fields.operation, fields.early, fields.enough =
     unpack(redis.call('HMGET', key(run), 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted', 'awaits',
-      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused', 'operation', 'early'))
+      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused', 'operation', 'early',
+      'enough'))
   return fields
 end
 
@@ -132,17 +133,27 @@ local function publish(run, fields, indexes, next_index)
   for target, texts in pairs(messages) do redis.call('LPUSH', P .. 'mq:' .. target, unpack(texts)) end
   redis.call('ZADD', key(run, 'published'), unpack(scores))
   fields.messages, fields.next = sent + #indexes, next_index
-  redis.call('HSET', key(run), 'messages', fields.messages, 'next', next_index)
+  redis.call('HSET', key(run), 'messages', fields.messages, 'next', next_index, 'enough', fields.enough or 0)
+end
+
+-- Return true if items of a run are not published yet.
+local function has_unpublished(fields)
+  return integer(fields.next) < integer(fields.queued)
 end
 
 -- Publish items within the run's window and its share of the live slots: a run with a large window must not fill the
--- queue before a later, small one. Returns their number.
+-- queue before a later, small one. Returns their number. `fields` are of a claim or a finish, which refill a share when
+-- more than a quarter of it is free: with `enough` published they need not ask for it.
 local function release(run, fields)
-  fields = fields or read_fields(run)
+  if not fields then
+    fields = read_fields(run)
+    fields.enough = nil
+  end
   if not takes_claims(fields) or fields.paused then return 0 end
   local first, last = integer(fields.next), integer(fields.queued)
   if first >= last and redis.call('ZCARD', key(run, 'waiting')) == 0 then return 0 end -- a short run, or the end of one
   local published = redis.call('ZCARD', key(run, 'published'))
+  if integer(fields.enough) > 0 and published >= integer(fields.enough) then return 0 end
   local claimed = redis.call('ZCARD', key(run, 'leases'))
   local window = integer(fields.parallel) - published - claimed - integer(fields.held)
   if window <= 0 then return 0 end -- the common case after a claim
@@ -151,7 +162,9 @@ local function release(run, fields)
     local slots = integer(redis.call('GET', P .. 'slots:' .. fields.queue))
     local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. fields.queue))
     local shares = last - first + published > 2 * slots and 1 or 2 -- what is short comes before what is long
-    room = math.min(room, math.max(1, math.ceil(shares * slots / runs)) - published)
+    local share = math.max(1, math.ceil(shares * slots / runs))
+    fields.enough = share - math.floor(share / 4)
+    room = math.min(room, share - published)
   end
   room = math.min(room, 1000)
   if room <= 0 then return 0 end

@@ -22,5 +22,5 @@ if ARGV[8] ~= '0' then
   count(integer(ARGV[8]), 'bytes', fields.operation or 'other')
 end
 redis.call('ZREM', key(run, 'leases'), index)
-if release(run, fields) == 0 then finish_run_if_done(run) end -- published items are left to do
+if release(run, fields) == 0 and not has_unpublished(fields) then finish_run_if_done(run) end
 return answer(1)

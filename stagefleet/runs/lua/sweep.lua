@@ -117,6 +117,7 @@ local function republish_lost()
   touched = touched + #lost
   local fields = read_fields(run)
   publish(run, fields, lost, fields.next)
+  fields.enough = nil
   release(run, fields)
 end
 
