@@ -7,7 +7,7 @@ import binascii
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -42,6 +42,14 @@ ProjectName = Annotated[
     matching(
         r"^[a-z0-9]+([._-]+[a-z0-9]+)*$",
         "write a project's name in small letters and digits, . _ - between them",
+    ),
+]
+
+
+StartEarly = Annotated[
+    Literal["auto", "never", "always"],
+    pydantic.BeforeValidator(
+        lambda value: {"true": "always", "false": "never"}.get(str(value).lower(), value)
     ),
 ]
 

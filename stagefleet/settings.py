@@ -21,7 +21,7 @@ from stagefleet import settings_sources as sources
 from stagefleet.engine_address import SCHEMES, EngineAddress, find_engine
 from stagefleet.errors import EngineNotFoundError, SettingsError
 from stagefleet.redaction import quoted, remember_secret
-from stagefleet.setting_types import Seconds, Section
+from stagefleet.setting_types import Seconds, Section, StartEarly
 
 _SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # names of Flower's own options
 
@@ -81,8 +81,9 @@ class RunSettings(Section):
 
     parallel: Annotated[int, Field(ge=1)] = 16
     """Items of a run in progress at once, unless the command says otherwise."""
-    start_early: bool = False
-    """Start the first items while the last are written; workers of older releases do not know such runs."""
+    start_early: StartEarly = "auto"
+    """Start the first items while the last are written. `auto`: of runs of thousands of items, without an
+    idempotency key, if all live workers are of releases that know such runs."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Attempts at one item, lost workers included."""
     backoff_seconds: Seconds = 1

@@ -317,7 +317,9 @@ class RunPlans:
             key=key,
             fingerprint=fingerprint(placed, named),
             max_attempts=settings.max_attempts,
-            starts_early=settings.start_early and placed.starts_early and not run.get("request"),
+            starts_early=settings.start_early in ("always", "never" if key else "auto")
+            and placed.starts_early
+            and not run.get("request"),
         )
         return spec, lambda: placed.plan(named, storages())
 

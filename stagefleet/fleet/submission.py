@@ -60,6 +60,7 @@ def submit(
     request: str = "",
     replaces: str = "",
     redis_retry: RedisRetry | None = None,
+    starts_early: Callable[[Plan], bool] = lambda _: True,
 ) -> models.Submission:
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
@@ -75,6 +76,8 @@ def submit(
         request: The message that asks for the run; "" for a client that waits for the start.
         replaces: The ended run whose key this one takes; "" to continue that of the key.
         redis_retry: Retries while Redis is out of reach, once the run is open; before, nothing is lost.
+        starts_early: Returns False if a run of such a plan is to start when its list is complete, whatever
+            its spec says.
 
     Raises:
         UsageError: The plan is rejected, or the key was used with other arguments.
@@ -84,6 +87,8 @@ def submit(
     plan = None if request or (spec.key is not None and open_ledger().run_under(spec.key)) else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
+    if spec.starts_early and plan is not None and not starts_early(plan):
+        spec = spec.model_copy(update={"starts_early": False})
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
         opening = partial(ledger.open, spec, again=again, request=request, replaces=replaces)
         submission = _open(opening, ledger)
@@ -196,6 +201,7 @@ class RunSubmitter:
                 again=submission,
                 request=request,
                 redis_retry=redis_retry,
+                starts_early=self._starts_early,
             )
             try:
                 tell_old_result(self._connections.ledger, submission, self._notice)
@@ -208,6 +214,18 @@ class RunSubmitter:
                     raise
                 self._notice(f"Redis has forgotten run {submission.run_id}, as after a failover: begun again")
         raise AssertionError  # the last submission returns or raises
+
+    def _starts_early(self, plan: Plan) -> bool:
+        """Return True if the settings say so, or if it is worth it and all live workers know such runs."""
+        connections = self._connections
+        if connections.settings.runs.start_early == "always":
+            return True
+        if len(plan) <= _ITEMS_A_CALL:
+            return False
+        if connections.starts_worker:
+            return True
+        workers = connections.ledger.heartbeats.workers()
+        return bool(workers) and all(worker.version.knows_early_starts for worker in workers)
 
     def _enqueue(self, spec: models.RunSpec, request: str) -> models.Run:
         """Open a run and leave its plan to the worker that takes the request, or find the run of its key."""

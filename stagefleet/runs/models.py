@@ -239,7 +239,8 @@ class RunSpec(BaseModel):
         group: The group of the purge that it deletes.
         next: The run that the fleet starts when this one has ended, unless it was cancelled.
         follows: True if it is the next one of another run, which is written after it.
-        starts_early: True if its items start before its list of them is complete.
+        starts_early: True if its items start before its list of them is complete; the ledger notes it beside
+            the spec, as releases from before it refuse a spec with what they do not know.
         refusal: Why the run that was to follow it was not written; "" if none was refused.
         trace: The context of the span that opened it, as W3C headers; {} without a trace.
     """
@@ -260,7 +261,7 @@ class RunSpec(BaseModel):
     group: str = Field(default="", exclude_if=lambda name: not name)
     next: NextRun | None = Field(default=None, exclude_if=lambda following: following is None)
     follows: bool = Field(default=False, exclude_if=lambda follows: not follows)
-    starts_early: bool = Field(default=False, exclude_if=lambda early: not early)
+    starts_early: bool = Field(default=False, exclude=True)
     refusal: str = Field(default="", exclude_if=lambda reason: not reason)
     trace: Mapping[str, str] = Field(default={}, exclude_if=lambda context: not context)
 

@@ -17,9 +17,10 @@ from stagefleet.errors import IncompatibleVersionError
 __version__ = "0.1.0"
 """The version of this release; the wheel is built with it."""
 
-SCHEMA_VERSION = "1.0"
-"""Schema version of data written by this release."""
+SCHEMA_VERSION = "1.1"
+"""Schema version of data written by this release; 1.1 has runs that start early."""
 
+_EARLY_STARTS_MINOR = 1
 _SCHEMA = re.compile(r"(?a:(\d{1,9})\.(\d{1,9}))")
 
 
@@ -56,6 +57,12 @@ class WriterVersion:
     def is_compatible(self) -> bool:
         """True if the two releases understand each other's data."""
         return self.major is not None and self.major == own_version().major
+
+    @property
+    def knows_early_starts(self) -> bool:
+        """True if a worker of this release claims items of a run before its list of them is complete."""
+        found = _SCHEMA.fullmatch(self.schema)
+        return self.is_compatible and found is not None and int(found[2]) >= _EARLY_STARTS_MINOR
 
     def check(self, what: str) -> None:
         """Refuse data of an incompatible release; data without a version passes.

@@ -188,3 +188,12 @@ def test_a_retry_that_is_due_is_published_without_a_sweep(harness: LedgerHarness
     harness.advance(6)
     assert 17 == harness.work_off()
     assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
+
+
+def test_the_spec_of_a_run_that_starts_early_is_one_that_older_releases_read(
+    harness: LedgerHarness, broker: RedisBroker
+):
+    """Releases from before schema versions refuse a spec with a field that they do not know."""
+    run_id = harness.open(starts_early=True).run_id
+    order, early = broker.client.hmget(f"{broker.prefix}run:{run_id}", ["order", "early"])
+    assert (False, b"1") == (b"early" in order, early)

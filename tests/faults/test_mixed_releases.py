@@ -25,11 +25,12 @@ class Release:
         words: What starts the command.
         redis_url: The fleet's Redis.
         folder: The working directory, with no settings in it.
+        settings: More environment variables.
     """
 
-    def __init__(self, words, redis_url, folder):
+    def __init__(self, words, redis_url, folder, **settings):
         self.words, self.folder = words, folder
-        self.environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url)
+        self.environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url, **settings)
 
     def command(self, *arguments):
         return [*self.words, *arguments]
@@ -90,9 +91,9 @@ def raised(tmp_path_factory):
 def release(request, redis_server, tmp_path):
     """Names releases: "own", "older", "raised"."""
 
-    def named(name):
+    def named(name, **settings):
         if name == "own":
-            return Release(stagefleet_command(), redis_server.url, tmp_path)
+            return Release(stagefleet_command(), redis_server.url, tmp_path, **settings)
         venv = request.getfixturevalue(name)
         return Release([str(venv / "bin" / "stagefleet")], redis_server.url, tmp_path)
 
@@ -143,6 +144,17 @@ def test_releases_from_before_schema_versions_work_with_this_one(
     for name in (worker, client):
         found = shown(release(name), summary)
         assert ("succeeded", 3) == (found["state"], found["succeeded"])
+    check_logs(workers)
+
+
+def test_an_older_worker_that_joins_a_run_that_started_early_does_its_items(release, start_worker, addresses):
+    """It claims none before the list is complete, and loses the messages that it gets until then."""
+    workers = start_worker(release("older"))
+
+    code, summary, _ = release("own", STAGEFLEET_RUNS__START_EARLY="always").copy(*addresses)
+
+    assert (0, "succeeded", 3) == (code, summary["state"], summary["succeeded"])
+    assert 3 == copied(addresses[1])
     check_logs(workers)
 
 

@@ -263,6 +263,21 @@ class TestLeaseAndRenewal:
         assert 1.4 < settings.renewal_seconds < 1.7
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("true", "always"),
+        ("false", "never"),
+        ('"auto"', "auto"),
+        ('"always"', "always"),
+        ('"True"', "always"),
+    ],
+)
+def test_early_starts_are_read_as_words_and_as_booleans(write: Writer, written: str, read: str):
+    write(f"[runs]\nstart_early = {written}\n")
+    assert read == load_settings().runs.start_early
+
+
 def test_a_lease_in_the_file_is_checked_against_its_renewal(write: Writer):
     """R35: the refusal names the file and both settings."""
     write("[runs]\nlease_seconds = 5.0\nrenewal_seconds = 10.0\n")

@@ -12,6 +12,8 @@ from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation, PruneOperation
 from stagefleet.operations.records import DeleteManagedImageOperation, ReadCustomTagOperation
 from stagefleet.project import parse_repository
+from stagefleet.runs.models import WorkerInfo
+from stagefleet.runs.versions import WriterVersion, own_version
 from tests.contract.ledgers import request_under
 
 SOURCE, DESTINATION = map(parse_address, ("src.test/app", "dst.test/app"))
@@ -25,7 +27,7 @@ class ProcessKilledError(BaseException):
 @pytest.fixture
 def settings(settings):
     """Those of a client whose runs start early."""
-    runs = settings.runs.model_copy(update={"start_early": True})
+    runs = settings.runs.model_copy(update={"start_early": "always"})
     return settings.model_copy(update={"runs": runs})
 
 
@@ -85,6 +87,39 @@ def test_a_run_on_request_starts_when_its_list_is_complete(fleet):
     request = {"idempotency_key": "k", "request": request_under("k")}
     assert fleet.start(COPY).spec.starts_early
     assert not fleet.start(COPY, **request).spec.starts_early
+
+
+KNOWING, OLDER = own_version(), WriterVersion()
+
+
+@pytest.mark.parametrize(
+    ("start_early", "versions", "run", "expected"),
+    [
+        ("auto", [KNOWING, KNOWING], {}, True),
+        ("auto", [KNOWING, OLDER], {}, False),
+        ("auto", [WriterVersion("0.0.9", "1.0")], {}, False),
+        ("auto", [], {}, False),
+        ("auto", [KNOWING], {"idempotency_key": "k"}, False),
+        ("never", [KNOWING], {}, False),
+        ("always", [OLDER], {"idempotency_key": "k"}, True),
+    ],
+)
+def test_a_long_run_starts_early_by_the_settings_and_where_all_workers_know_how(
+    fleet, services, ledger, monkeypatch, start_early, versions, run, *, expected: bool
+):
+    monkeypatch.setattr(submission, "_ITEMS_A_CALL", 2)
+    runs = services.settings.runs.model_copy(update={"start_early": start_early})
+    services.settings = services.settings.model_copy(update={"runs": runs})
+    for number, version in enumerate(versions):
+        ledger.heartbeats.beat(WorkerInfo(f"worker-{number}", 1, ("copy",), version), seconds=60)
+    assert expected is fleet.start(COPY, **run).spec.starts_early
+
+
+def test_a_run_of_one_append_starts_when_it_is_written(fleet, services, ledger):
+    runs = services.settings.runs.model_copy(update={"start_early": "auto"})
+    services.settings = services.settings.model_copy(update={"runs": runs})
+    ledger.heartbeats.beat(WorkerInfo("worker", 1, ("copy",)), seconds=60)
+    assert not fleet.start(COPY).spec.starts_early
 
 
 def test_a_mirror_starts_when_all_of_it_is_written(fleet):

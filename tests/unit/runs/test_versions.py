@@ -33,6 +33,13 @@ def test_the_major_part_decides(schema, compatible):
     assert compatible == WriterVersion("9.9.9", schema).is_compatible
 
 
+@pytest.mark.parametrize(
+    ("schema", "knows"), [(SCHEMA_VERSION, True), ("1.0", False), ("2.7", False), ("", False), ("1.", False)]
+)
+def test_runs_that_start_early_are_known_from_one_minor_version_on(schema, knows):
+    assert knows is WriterVersion("9.9.9", schema).knows_early_starts
+
+
 def test_another_major_version_is_refused_with_both_named():
     """O-A2: what another release wrote is refused in one line that names both versions."""
     other = WriterVersion("9.9.9", f"{MAJOR + 1}.0")
