@@ -85,8 +85,7 @@ class MemoryLedger:
     ) -> models.Submission:
         own = None if again is None else self._runs.records.get(again.run_id)
         if again and own and own.state is models.RunState.SUBMITTING and own.token <= again.token:
-            previous = None if own.spec.parent == spec.parent else own.spec.parent
-            return self._take_over(own, previous, now)
+            return self._take_over(own, spec, now)
         old = self._runs.records.get(self._runs.keys.get(spec.key, "")) if spec.key else None
         return (
             self._open_new(spec, models.SubmissionKind.NEW, now)
@@ -102,7 +101,7 @@ class MemoryLedger:
         if old.spec.fingerprint != spec.fingerprint and not has_done_nothing:
             raise key_conflict(spec.key, old.id)
         if old.state is models.RunState.SUBMITTING and old.submitter_until <= now:
-            return self._take_over(old, None, now)
+            return self._take_over(old, spec, now)
         if not old.state.is_final:
             return models.Submission(old.id, models.SubmissionKind.ATTACHED)
         if old.id == replaces:
@@ -338,8 +337,9 @@ class MemoryLedger:
             record.id, kind, record.token, previous, lease_seconds=self._runs.settings.lease_seconds
         )
 
-    def _take_over(self, record: RunRecord, previous: str | None, now: float) -> models.Submission:
+    def _take_over(self, record: RunRecord, spec: models.RunSpec, now: float) -> models.Submission:
         """Let a new client submit a run again: from its first item, unless items may have started."""
+        previous = None if record.spec.parent == spec.parent else record.spec.parent
         record.take_over()
         self._runs.lease(record, now)
         kind = models.SubmissionKind.NEW if previous is None else models.SubmissionKind.CONTINUED

@@ -64,6 +64,18 @@ class TestARequestThatAWorkerPlans:
         assert SubmissionKind.CONTINUED is again.kind
         assert [REQUEST] == harness.indexes()
         assert failed.run_id != again.run_id
+        # The worker that takes the request plans what is left, and not all of it again.
+        planned = harness.open_on_request()
+        assert (again.run_id, SubmissionKind.CONTINUED, failed.run_id) == (
+            planned.run_id,
+            planned.kind,
+            planned.previous,
+        )
+
+    def test_a_request_that_asks_for_all_is_planned_from_the_first_item(self, harness: LedgerHarness):
+        asked = harness.open_on_request(enqueue=True)
+        planned = harness.open_on_request()
+        assert (asked.run_id, SubmissionKind.NEW, None) == (planned.run_id, planned.kind, planned.previous)
 
 
 class TestASubmitterThatVanishes:

@@ -40,12 +40,12 @@ end
 if idempotency_key ~= '' then
   local old = redis.call('GET', P .. 'key:' .. idempotency_key)
   if old and redis.call('EXISTS', key(old)) == 1 then
-    local state, used, until_ms, started =
-      unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until', 'started'))
+    local state, used, until_ms, started, parent =
+      unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until', 'started', 'parent'))
     local has_ended = state == 'succeeded' or state == 'failed' or state == 'cancelled'
     local has_done_nothing = state == 'failed' and not started -- its plan was refused: the key is free
     if used ~= fingerprint and not has_done_nothing then return { 'conflict', old, 0, '' } end
-    if state == 'submitting' and integer(until_ms) <= now then return take_over(old, '') end
+    if state == 'submitting' and integer(until_ms) <= now then return take_over(old, parent) end
     if not has_ended then return { 'attached', old, 0, '' } end
     if old ~= replaces then
       if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
