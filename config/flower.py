@@ -22,6 +22,7 @@ from celery import Task
 from flower.app import Flower
 from flower.options import options as flower_options
 from flower.urls import settings as flower_web_settings
+from flower.utils.authentication import validate_auth_option
 from tornado.escape import xhtml_escape
 from tornado.httputil import HTTPServerRequest
 from tornado.options import Error as TornadoError
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atexit.register(flower.stop)
     signal.signal(signal.SIGTERM, _leave)
     address = flower.options.address
-    login = "yes" if settings.flower.user else "none: set flower.user and flower.password to open the API"
+    has_login = settings.flower.user or flower_options.auth
+    login = "yes" if has_login else "none: set flower.user and flower.password to open the API"
     _log.info("ready", action="start", url=f"http://{address}:{port}", login=login)
     try:
         flower.start()
@@ -108,12 +110,27 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
             f"{user}:{password.get_secret_value()}" for user, password in logins.items() if user
         ]
     _set_options(settings.options)
-    web_settings = {**flower_web_settings, "ui_modules": UI_MODULES}
+    web_settings = {**flower_web_settings, "ui_modules": UI_MODULES, **_oauth_settings(settings)}
     if prefix := settings.url_prefix.strip("/"):
         flower_options.url_prefix = prefix
         for name in ("login_url", "static_url_prefix"):  # as in Flower's own command
             web_settings[name] = f"/{prefix}{web_settings[name]}"
-    return FleetFlower(Access(settings), capp=app, options=flower_options, **web_settings)
+    access = Access(settings, web_settings["cookie_secret"])
+    return FleetFlower(access, capp=app, options=flower_options, **web_settings)
+
+
+def _oauth_settings(settings: FlowerSettings) -> dict[str, Any]:
+    """Return what Flower's own command makes of its options for logins by OAuth."""
+    for name, pattern in (("options.auth", flower_options.auth), ("operators", settings.operators)):
+        if not validate_auth_option(pattern):
+            raise SettingsError(f"flower.{name}: write addresses with | between them, or .*@DOMAIN")
+    if settings.operators and not flower_options.auth:
+        raise SettingsError("flower.operators is of logins by OAuth: set flower.options.auth, too")
+    found = {"cookie_secret": flower_options.cookie_secret}
+    if flower_options.auth:
+        names = ("key", "secret", "redirect_uri")
+        found["oauth"] = {name: getattr(flower_options, f"oauth2_{name}") for name in names}
+    return found
 
 
 class FleetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
@@ -166,7 +183,7 @@ def _check_redis(settings: Settings) -> None:
 def _refuse_to_be_open(settings: FlowerSettings) -> None:
     """Refuse to show and control the fleet without a login on a public address."""
     loopback = is_loopback(settings.address) or is_loopback(f"[{settings.address}]")
-    if not settings.user and not loopback:
+    if not (settings.user or settings.options.get("auth")) and not loopback:
         raise SettingsError(
             f"Flower would listen at {settings.address or 'every address'} without a login, so that "
             "everybody who reaches it could see and steer the fleet: set flower.user and flower.password, or "

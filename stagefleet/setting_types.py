@@ -182,6 +182,8 @@ class FlowerSettings(Section):
     viewer_user: Annotated[str, matching("^[^:]*$", "write it without a colon")] = ""
     """A second login, which may look at everything and change nothing."""
     viewer_password: pydantic.SecretStr = pydantic.SecretStr("")
+    operators: str = ""
+    """Addresses of logins by OAuth that may change things, as in Flower's option `auth`; all if empty."""
     max_tasks: Annotated[int, pydantic.Field(ge=100)] = 10_000
     """Tasks kept in memory, about 5 KiB each."""
     tasks_columns: str = "name,state,kwargs,result,exception,received,uuid"

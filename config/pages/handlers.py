@@ -291,12 +291,13 @@ class RefusalHandler(BaseHandler):  # type: ignore[misc]  # Flower ships no type
         """Do nothing: the request is refused anyway."""
 
     def prepare(self) -> None:
-        """Refuse the request; a login that is wrong is refused before."""
-        if self.current_user:
-            self.set_status(HTTPStatus.FORBIDDEN)
-            self.finish(
-                {"error": {"type": "ViewerError", "message": "this login may only look: use an operator's"}}
-            )
+        """Refuse the request."""
+        if not self.current_user:
+            raise HTTPError(HTTPStatus.UNAUTHORIZED)
+        self.set_status(HTTPStatus.FORBIDDEN)
+        self.finish(
+            {"error": {"type": "ViewerError", "message": "this login may only look: use an operator's"}}
+        )
 
 
 def _answer_of(error: BaseException | None, status: int) -> tuple[int, str, str]:

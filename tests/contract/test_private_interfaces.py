@@ -33,8 +33,10 @@ from celery.worker.pidbox import Pidbox
 from celery.worker.request import Request
 from docker.errors import StreamParseError
 from flower.app import Flower
+from flower.command import extract_settings
 from flower.options import options as flower_options
 from flower.urls import settings as flower_web_settings
+from flower.utils.authentication import authenticate, validate_auth_option
 from flower.views import BaseHandler
 from flower.views.tasks import TaskView
 from flower.views.workers import WorkerView
@@ -340,6 +342,17 @@ def test_flower_is_made_as_its_command_makes_it():
     assert parameters(Flower.start_http_server).startswith("self")
     assert {"login_url", "static_url_prefix"} <= set(flower_web_settings)
     assert {"basic_auth", "url_prefix", "tasks_columns", "max_tasks"} <= set(flower_options)
+
+
+def test_flower_keeps_a_login_by_oauth_in_a_signed_cookie():
+    assert "pattern email" == parameters(authenticate)
+    assert authenticate("a@a.test|b@a.test", "b@a.test")
+    assert validate_auth_option(".*@a.test")
+    assert not validate_auth_option(".*@*")
+    assert "self.get_secure_cookie('user')" in inspect.getsource(BaseHandler.get_current_user)
+    assert "settings['oauth']" in inspect.getsource(extract_settings)
+    names = {"auth", "auth_provider", "cookie_secret", "oauth2_key", "oauth2_secret", "oauth2_redirect_uri"}
+    assert names <= set(flower_options)
 
 
 def test_flower_s_pages_contain_the_module_that_we_style():

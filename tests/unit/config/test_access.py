@@ -9,6 +9,7 @@ import pytest
 from flower.urls import handlers
 from pydantic import SecretStr, ValidationError
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.web import create_signed_value
 
 from config.pages.access import Access, LoginKind, is_same_origin
 from stagefleet.setting_types import FlowerSettings
@@ -59,7 +60,16 @@ def test_a_viewer_looks_at_everything():
     access = Access(TWO)
     for path in (*flower_s_own_paths(), "/runs", "/api/runs"):
         assert not access.refuses(request("GET", path, "see:see-sécret"))
-    assert not access.refuses(request("POST", "/flower/tasks/datatable", "see:see-sécret"))
+    assert not access.refuses(request("POST", "/tasks/datatable", "see:see-sécret"))
+    below = Access(TWO.model_copy(update={"url_prefix": "flower/"}))
+    assert not below.refuses(request("POST", "/flower/tasks/datatable", "see:see-sécret"))
+
+
+def test_only_the_table_itself_is_posted_to_by_a_viewer():
+    """Flower's own routes take the rest of a path as a name, whatever it looks like."""
+    for path in flower_s_own_paths():
+        if path.endswith("/x"):
+            assert Access(TWO).refuses(request("POST", f"{path}/tasks/datatable", "see:see-sécret")), path
 
 
 @pytest.mark.parametrize("login", ["", "op:", "op:guess", ":", "op", "op:op-secret:more", "see:see-sécret"])
@@ -85,8 +95,28 @@ def test_a_malformed_login_is_nobody_s(header):
 def test_without_a_login_everybody_looks_and_nobody_changes():
     assert LoginKind.VIEWER is Access(OPEN).kind_of(request("GET", "/runs"))
     assert LoginKind.OPERATOR is Access(ONE).kind_of(request("GET", "/runs", "op:op-secret"))
-    elsewhere = FlowerSettings(options={"auth": ".*@a.test"})
-    assert LoginKind.OPERATOR is Access(elsewhere).kind_of(request("GET", "/"))
+
+
+SECRET = "a secret of Flower's"
+
+
+@pytest.mark.parametrize(
+    ("operators", "address", "kind"),
+    [
+        ("", "any@a.test", LoginKind.OPERATOR),
+        ("op@a.test", "op@a.test", LoginKind.OPERATOR),
+        ("op@a.test", "see@a.test", LoginKind.VIEWER),
+        ("op@a.test", "op@a.test.evil.test", LoginKind.VIEWER),
+        ("boss@a.test|op@a.test", "op@a.test", LoginKind.OPERATOR),
+        (".*@ops.test", "x@ops.test", LoginKind.OPERATOR),
+        (".*@ops.test", "x@a.test", LoginKind.VIEWER),
+    ],
+)
+def test_a_login_by_oauth_is_an_operator_s_if_the_settings_say_so(operators, address, kind):
+    access = Access(FlowerSettings(operators=operators, options={"auth": ".*@a.test"}), SECRET)
+    cookie = create_signed_value(SECRET, "user", address).decode()
+    assert kind is access.kind_of(request("POST", "/x", Cookie=f"user={cookie}"))
+    assert (kind is LoginKind.VIEWER) is access.refuses(request("POST", "/x", Cookie=f"user={cookie}"))
 
 
 @pytest.mark.parametrize(
@@ -119,3 +149,10 @@ def test_another_site_s_request_is_known(headers, is_same):
 def test_a_viewer_s_login_is_whole_and_the_second_one(fields):
     with pytest.raises(ValidationError, match="viewer"):
         FlowerSettings(**fields)
+
+
+def test_a_cookie_of_another_signature_is_no_operator_s():
+    access = Access(FlowerSettings(operators="op@a.test", options={"auth": ".*@a.test"}), SECRET)
+    for cookie in ("op@a.test", create_signed_value("guessed", "user", "op@a.test").decode(), ""):
+        assert access.refuses(request("POST", "/x", Cookie=f"user={cookie}"))
+    assert access.refuses(request("POST", "/x"))

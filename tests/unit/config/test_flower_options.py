@@ -51,6 +51,34 @@ def test_below_a_path_every_link_has_it(make):
     assert application.settings["login_url"].startswith("/flower/")
 
 
+OAUTH = {
+    "auth": ".*@a.test",
+    "oauth2_key": "k",
+    "oauth2_secret": "s",
+    "oauth2_redirect_uri": "http://a.test/login",
+}
+
+
+def test_logins_by_oauth_have_what_flower_s_own_command_gives_them(make):
+    application = make(options=OAUTH | {"cookie_secret": "c"}, operators="op@a.test")
+    assert "c" == application.settings["cookie_secret"]
+    expected = {"key": "k", "secret": "s", "redirect_uri": "http://a.test/login"}
+    assert expected == application.settings["oauth"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"operators": "op@a.test"}, "set flower.options.auth"),
+        ({"operators": "op@*", "options": OAUTH}, "flower.operators: write addresses"),
+        ({"options": {"auth": ".*@*"}}, "flower.options.auth: write addresses"),
+    ],
+)
+def test_addresses_that_admit_anybody_are_refused(make, settings, told):
+    with pytest.raises(SettingsError, match=told):
+        make(**settings)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
