@@ -13,6 +13,7 @@ import requests
 from config.pages.shared_reads import FRESH_SECONDS
 from scripts.bench.figures import Figures, median_of, seconds_of
 from stagefleet import Settings
+from stagefleet.redis_client import RUNS, connect_redis
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from tests.services import Program, RedisServer, clean_environment, stagefleet_command
@@ -20,6 +21,7 @@ from tests.services import Program, RedisServer, clean_environment, stagefleet_c
 __all__ = ["measure_pages"]
 
 _LOGIN = ("bench", "bench-password")
+_SOURCES = ("rare.test/app", "registry.test/app")
 _RUNS = 10_000
 _ITEMS = 100_000
 _ITEMS_A_CALL = 2000
@@ -53,12 +55,16 @@ def measure_pages(figures: Figures, folder: Path, rounds: int) -> None:
 
 
 def fill(redis_url: str, *, runs: int = _RUNS, items: int = _ITEMS) -> str:
-    """Write runs through the ledger, the first one with another source, then a long one; returns its id."""
+    """Write runs, the first one with another source, and at last a long one; returns its id.
+
+    The ledger writes two short runs and the long one; the others are copies of the second.
+    """
     ledger = RedisLedger.connect(redis_url, Settings())
-    for number in range(runs - 1):
-        source = "registry.test/app" if number else "rare.test/app"
+    for source in _SOURCES[: runs - 1]:
         submission = ledger.open(RunSpec(operation="copy_stage", options={"source": source}))
         ledger.start(submission)
+    if (copies := runs - 1 - len(_SOURCES)) > 0:
+        _copy_run(redis_url, submission.run_id, copies)
     submission = ledger.open(RunSpec(operation="copy_stage", options={"source": "registry.test/long"}))
     for first in range(0, items, _ITEMS_A_CALL):
         ledger.append(submission, (), list(_outcomes(first)))
@@ -66,6 +72,22 @@ def fill(redis_url: str, *, runs: int = _RUNS, items: int = _ITEMS) -> str:
     ledger.start(submission)
     ledger.close()
     return submission.run_id
+
+
+def _copy_run(redis_url: str, run_id: str, copies: int) -> None:
+    """Write copies of an ended run, as old as it is."""
+    with connect_redis(redis_url) as client:
+        runs = RUNS.of(Settings().key_prefix)
+        keys = [key.decode() for key in client.scan_iter(f"{Settings().key_prefix}run:{run_id}*")]
+        opened_ms = client.zscore(runs, run_id)
+        for first in range(0, copies, _ITEMS_A_CALL):
+            with client.pipeline(transaction=False) as pipe:
+                for number in range(first, min(copies, first + _ITEMS_A_CALL)):
+                    copy_id = f"{number:012x}"
+                    for key in keys:
+                        pipe.copy(key, key.replace(run_id, copy_id))
+                    pipe.zadd(runs, {copy_id: opened_ms})
+                pipe.execute()
 
 
 def _outcomes(first: int) -> Iterator[Outcome]:
