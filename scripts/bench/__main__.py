@@ -12,7 +12,7 @@ from scripts.bench.copying import measure_copies
 from scripts.bench.fairness import measure_fairness
 from scripts.bench.figures import Figures
 from scripts.bench.listing import measure_listing
-from scripts.bench.memory import measure_memory
+from scripts.bench.memory import measure_memory, measure_reports
 from scripts.bench.pages import measure_pages
 from scripts.bench.shapes import measure_shapes
 from tests.services import make_workspace
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "fairness": measure_fairness,
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
     "pages": measure_pages,
+    "reports": lambda figures, folder, _: measure_reports(figures, folder),
     "shapes": measure_shapes,
 }
 _ON_DEMAND = {"shapes"}  # minutes, for a figure that rarely changes

@@ -1,24 +1,46 @@
-"""The memory of a worker process while it copies one layer of 2 GB."""
+"""The memory of a worker that copies one layer of 2 GB, and of a report of a million items."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import requests
 
 from scripts.bench.figures import Figures
+from scripts.bench.pages import fill
 from stagefleet import Fleet
-from tests.services import ImageMaker, RedisServer, RegistryServer, Workers, stage_id_of
+from tests.services import (
+    ImageMaker,
+    RedisServer,
+    RegistryServer,
+    Workers,
+    clean_environment,
+    stage_id_of,
+)
 from tests.services.images import digest_of
 
-__all__ = ["measure_memory"]
+__all__ = ["measure_memory", "measure_reports", "report_memory"]
 
 LAYER_BYTES = 2_000_000_000
 _PIECE_BYTES = 1_000_000
 _REPOSITORY = "app/stages"
+_ITEMS = 998_000  # and the one that `fill` leaves open: a run has a million at most
+_PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
+_REPORT = """
+import sys
+from pathlib import Path
+from stagefleet.cli import main
+try:
+    main()
+finally:
+    sys.stderr.write(Path("/proc/self/status").read_text())
+"""
 
 
 def measure_memory(figures: Figures, folder: Path) -> None:
@@ -38,14 +60,45 @@ def measure_memory(figures: Figures, folder: Path) -> None:
                 f"{source.host}/{_REPOSITORY}", f"{destination.host}/{_REPOSITORY}"
             )
         (pid,) = workers.pids
-        status = Path(f"/proc/{pid}/status").read_text()
-        most = re.search(r"VmHWM:\s+(\d+) kB", status)
+        most = _PEAK.search(Path(f"/proc/{pid}/status").read_text())
         if run.succeeded != 1 or most is None:
             raise RuntimeError(f"the layer was not copied: {run.summary()}")
     figures.add(
         "memory of a worker that copied a layer of 2 GB", f"{int(most[1]) / 1024:.0f} MiB", "< 150 MB"
     )
     figures.add("  its copy took", f"{run.seconds:.1f} s")
+
+
+def measure_reports(figures: Figures, folder: Path) -> None:
+    """Report on a run of a million items in all three forms, and read the most that the kernel saw."""
+    redis = RedisServer(folder / "redis").start()
+    try:
+        run_id = fill(redis.url, runs=1, items=_ITEMS)
+        megabytes, seconds = report_memory(redis.url, run_id, folder)
+    finally:
+        redis.stop()
+    figures.add(
+        f"memory of a report of {_ITEMS + 1:,} items: page, XML, JSON", f"{megabytes:.0f} MiB", "< 150 MB"
+    )
+    figures.add("  it took", f"{seconds:.0f} s")
+
+
+def report_memory(redis_url: str, run_id: str, folder: Path) -> tuple[float, float]:
+    """Report in all forms by a command, and return its most memory in MiB, and its seconds."""
+    files = ["--html", folder / "report.html", "--junit", folder / "report.xml", "--json"]
+    begins_at = time.monotonic()
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-I", "-c", _REPORT, "report", run_id, *map(str, files)],
+        env=clean_environment(STAGEFLEET_REDIS_URL=redis_url),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+    )
+    peak = _PEAK.search(done.stderr)
+    if peak is None:
+        raise RuntimeError(f"the kernel does not tell what the report took: {done.stderr}")
+    return int(peak[1]) / 1024, time.monotonic() - begins_at
 
 
 def _push_large(registry: RegistryServer) -> None:
