@@ -44,6 +44,7 @@ svg.key { display: inline-block; width: 10px; height: 10px; margin: 0 .3rem 0 .8
 """
 _COLOURS = {"succeeded": "#2e7d32", "skipped": "#7d8590", "failed": "#c62828", "cancelled": "#b26a00"}
 _BAR_WIDTH, _BAR_ROOM, _HEIGHT = 6, 7, 60
+_FEWEST_BARS = 20  # for which there is room: those of a short run are no wider
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _LARGEST_OF_UNIT = 1000
 _SHORT_SECONDS, _MINUTE_SECONDS, _HOUR_SECONDS = 0.1, 60, 3600
@@ -180,11 +181,12 @@ def _chart(counts: OutcomeCounts, bars: int) -> ET.Element:
     """Draw the bars of a time line, each a stack of its states; the highest bar has the full height."""
     line = counts.time_line(bars)
     highest = max(map(sum, zip(*line.values(), strict=True)))
+    width = str(max(bars, _FEWEST_BARS) * _BAR_ROOM)
     chart = _tag(
         "svg",
         _tag("title", f"Outcomes of {counts.name} over time; the highest bar is {_items(highest)}"),
         role="img",
-        viewBox=f"0 0 {bars * _BAR_ROOM} {_HEIGHT}",
+        viewBox=f"0 0 {width} {_HEIGHT}",
         preserveAspectRatio="none",
         height=str(_HEIGHT),
         width="100%",
@@ -198,7 +200,7 @@ def _chart(counts: OutcomeCounts, bars: int) -> ET.Element:
                 place = {"x": str(number * _BAR_ROOM), "y": f"{tops[number]:.1f}", "width": str(_BAR_WIDTH)}
                 text = _tag("title", f"{count:,} {state}")
                 chart.append(_tag("rect", text, place, height=f"{height:.1f}", fill=colour))
-    floor = {"y": str(_HEIGHT - 1), "width": str(bars * _BAR_ROOM), "height": "1"}
+    floor = {"y": str(_HEIGHT - 1), "width": width, "height": "1"}
     chart.append(_tag("rect", floor, x="0", fill="#8888"))
     return chart
 

@@ -88,6 +88,10 @@
       ['Sent', row => pages.bytes(row.bytes), 'end'],
       ['Each took', row => pages.duration(row.seconds / Math.max(1, row.succeeded + row.failed)), 'end'],
     ], rows, 'No item has ended yet.');
+    if (figures.registries.length > 1) {
+      byId('hosts').append(pages.element('p',
+        'An item counts for the registry that its failure names, else for the one that is written to.', 'nothing'));
+    }
   }
 
   function showActions(run) {
@@ -128,7 +132,7 @@
       ['Has it until', row => pages.time(row.leased_until)]], claimed, 'No item is under way.');
     showHosts(run, figures);
     pages.table(byId('slowest'), [item, ['Took', row => pages.duration(row.seconds), 'end'],
-      ['Sent', row => pages.bytes(row.bytes), 'end']], figures.slowest, 'No item has ended yet.');
+      ['Sent', row => pages.bytes(row.bytes), 'end']], figures.slowest.slice(0, 10), 'No item has ended yet.');
     pages.table(byId('latest'), outcomeColumns, figures.latest, 'No item has ended yet.');
     showActions(run);
   }

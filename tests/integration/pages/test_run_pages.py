@@ -96,6 +96,20 @@ def test_a_run_that_failed_tells_why_and_is_tried_again(pages: Pages, runs: Runs
     runs.ledger.cancel(again)
 
 
+def test_an_item_counts_for_the_registry_that_its_failure_names(pages: Pages, runs: Runs):
+    run_id = runs.start("a", "b", "c")
+    runs.finish(run_id, 0)
+    runs.fail(run_id, 1, "mirror.test answered 500")
+    runs.fail(run_id, 2, "registry.test:5000 has no blob sha256:0a")
+    pages.show_run(run_id, "failed")
+    rows = pages.browser.run(
+        "return [...document.querySelectorAll('#hosts tbody tr')].map("
+        "row => [...row.cells].slice(0, 4).map(cell => cell.innerText.replace(/\\s+/g, ' ')))"
+    )
+    assert [["mirror.test", "written to", "1", "1"], ["registry.test:5000", "read from", "0", "1"]] == rows
+    assert "counts for the registry that its failure names" in pages.text_of("#hosts")
+
+
 def test_a_run_that_is_cancelled(pages: Pages, runs: Runs):
     run_id = runs.start("a", "b", "c")
     assert runs.ledger.claim(run_id, 0, "worker-7@builder-1")
