@@ -267,6 +267,7 @@ def test_outcomes_are_read_in_parts_and_by_state(call, ledger):
 
 def test_a_list_is_filtered_and_paged(call, ledger):
     runs = [start(ledger, "a", options={"source": "filter.test/x"}, operation="odd") for _ in range(3)]
+    runs.sort(key=lambda run_id: (ledger.run(run_id).created_at, run_id))  # two may begin in one millisecond
     ledger.cancel(runs[0])
     first = call("GET", "?operation=odd&limit=2").json()
     rest = call("GET", "", params={"operation": "odd", "after": first["next"]}).json()
