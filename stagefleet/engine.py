@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from stagefleet.redaction import masked_url, remember_secret, words_of
 from stagefleet.settings import EngineSettings
 
 _NO_IMAGE = "<none>:<none>"
+_PUSHED = re.compile(r": digest: \w+:[0-9a-f]+ size: \d+$")
 _OLDEST_API = (1, 41)
 """The first API version that has all that is used here: that of Docker 20.10."""
 _EXPORT_TIMEOUTS = 30  # time-outs that an engine has, which writes an archive to disk before its first byte
@@ -276,7 +278,9 @@ class Engine:
                     progress = event.get("progressDetail") or {}
                     size = max(progress.get("total", 0), progress.get("current", 0))
                     moved[event["id"]] = max(moved.get(event["id"], 0), size)
-                is_whole = is_whole or "Digest" in (event.get("aux") or {})
+                # Of the two, an engine with containerd's image store has the status alone.
+                is_whole |= "Digest" in (event.get("aux") or {})
+                is_whole |= _PUSHED.search(str(event.get("status", ""))) is not None
         return sum(moved.values()), is_whole
 
     def _check(self, response: requests.Response, name: str) -> None:

@@ -1,8 +1,9 @@
 """Errors of a Docker Engine, mapped to ours; nothing else reads their text.
 
 The engine passes on a registry's error as text: the stream of a pull or push holds nothing else
-(docker/docker `pkg/jsonmessage`, `distribution/errors.go`). The phrases are those of Docker 20.10 to 28; an
-unknown one becomes an `EngineError` with the engine's text.
+(docker/docker `pkg/jsonmessage`, `distribution/errors.go`). The phrases are those of Docker 20.10 to 29, with
+the classic image store and with containerd's (containerd `core/remotes/docker`, `core/content`); an unknown
+one becomes an `EngineError` with the engine's text.
 """
 
 from __future__ import annotations
@@ -39,26 +40,32 @@ _UNANSWERED: tuple[type[Exception], ...] = (
 SHOWN_CHARACTERS = 500
 """The maximum of an engine's words that a message quotes."""
 _NOT_FOUND = 404
+_LOGIN_ADVICE = "; check the login of its registry in the Docker configuration file"
 
 _MEANINGS: tuple[tuple[str, type[errors.StagefleetError], str], ...] = (
-    (r"failed to register layer|no space left", errors.EngineError, ""),
+    (r"failed to (?:register|extract) layer|no space left", errors.EngineError, ""),
     (
-        r"unknown blob|blob unknown|layer verification failed",
+        (
+            r"unknown blob|blob unknown|layer verification failed|unexpected commit digest|"
+            r"failed size validation|short read: expected|content (?:at|descriptor) .* not found$"
+        ),
         errors.BrokenStageError,
         "; the registry knows the stage but cannot give all of it",
     ),
-    (r"no matching manifest for", errors.PlatformNotFoundError, ""),
-    (r"manifest unknown|name unknown|does not exist or may require", errors.NotFoundError, ""),
+    (r"no matching manifest for|no match for platform", errors.PlatformNotFoundError, ""),
+    (r"authorization failed: no basic auth credentials", errors.CredentialsError, _LOGIN_ADVICE),
     (
-        r"unauthorized|no basic auth credentials|\bdenied: ",
-        errors.CredentialsError,
-        "; check the login of its registry in the Docker configuration file",
+        r"manifest unknown|name unknown|does not exist or may require|failed to resolve .* not found$",
+        errors.NotFoundError,
+        "",
     ),
+    (r"unauthorized|no basic auth credentials|\bdenied: ", errors.CredentialsError, _LOGIN_ADVICE),
     (r"toomanyrequests|too many requests", errors.RateLimitedError, ""),
     (
         (
             r"\bdial (?:tcp|unix)\b|connection (?:refused|reset)|i/o timeout|handshake timeout|no such host|"
-            r"\bEOF\b|Client\.Timeout|request canceled|received unexpected HTTP status: 5"
+            r"\bEOF\b|Client\.Timeout|request canceled|received unexpected HTTP status: 5|"
+            r"unexpected status from .*: 5\d\d\b"
         ),
         errors.RegistryUnreachableError,
         "; see that its host reaches the registry",

@@ -17,6 +17,7 @@ from stagefleet.images import ImageInfo, Platform, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.locks import LockManager
 from stagefleet.locks.stage_locks import ImageLocks, StageLocks
+from stagefleet.manifests import INDEXES
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.delete import DeleteOperation, InUsePolicy
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordKind
@@ -197,7 +198,13 @@ class StageImages:
         return None if image is None else describe_engine_image(image, self._repository, tag)
 
     def is_for(self, image: Mapping[str, Any], platform: Platform | None) -> bool:
-        """Return True if an image is for a platform; an image without a platform is for the engine's own."""
+        """Return True if an image is for a platform; an image without a platform is for the engine's own.
+
+        With containerd's image store a name may lead to an index of which nothing for the engine's platform
+        was pulled: that has no platform, and is for none.
+        """
+        if _is_bare_index(image):
+            return False
         if platform is None and not self._stage_id.is_multiplatform:
             return True
         said = {key.lower(): image.get(key) for key in ("Os", "Architecture", "Variant")}
@@ -216,6 +223,11 @@ class StageImages:
 
     def _tag_of(self, normal: Platform) -> str:
         return ".".join((str(self._stage_id), *str(normal).split("/")))
+
+
+def _is_bare_index(image: Mapping[str, Any]) -> bool:
+    kind = (image.get("Descriptor") or {}).get("mediaType")  # Docker Engine API 1.48, "Inspect an image"
+    return kind in INDEXES and not image.get("Os")
 
 
 def _is_platform(name: str, own: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from stagefleet.engine import Engine, Heed, call_under_lease
-from stagefleet.errors import EngineError
+from stagefleet.errors import EngineError, UnreadableContentError
 from stagefleet.layers import diff_id_of
 from stagefleet.leases import Lease, current_lease
 from stagefleet.storages.verification import Fault, Look, VerificationResult
@@ -55,14 +56,17 @@ class _HeedingStream:
 def _export(engine: Engine, name: str, heed: Heed) -> tuple[set[str], int]:
     """Read the archive of an image through memory; return the diff ids of all files in it, and its bytes.
 
-    The layers are among them; how the files are named depends on the engine's version.
+    The layers are among them: unpacked, under a name of the engine's version, or as the blobs of an OCI
+    layout, which may be compressed. What cannot be unpacked is none.
     """
+    found: set[str] = set()
     with engine.export(name) as raw:
         stream = _HeedingStream(raw, heed)
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]  # `read` is enough
-                files = (archive.extractfile(entry) for entry in archive if entry.isfile())
-                found = {str(diff_id_of(file, 0)) for file in files if file is not None}
+                for file in (archive.extractfile(entry) for entry in archive if entry.isfile()):
+                    with suppress(UnreadableContentError):
+                        found |= {str(diff_id_of(file, 0))} if file is not None else set()
         except tarfile.TarError as error:
             raise EngineError(
                 f"{name}: the engine at {engine.address} broke off its export: {error}"

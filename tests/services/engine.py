@@ -1,6 +1,9 @@
 """A real Docker Engine: `dockerd` with a data root, an exec root and a socket of its own.
 
 It needs root, and no network: images come from registries on loopback addresses, containers get none.
+
+`TEST_DOCKERD` names another `dockerd` than that of the PATH, as a newer one; its `containerd` and shim lie
+beside it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ import os
 import shutil
 import tarfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import docker
 
 from tests.services.environment import search_path
+from tests.services.images import Pushed
 from tests.services.processes import Program, ServiceMissingError, ServiceRefusedError, find_program
 from tests.services.workspace import release
 
@@ -40,7 +45,7 @@ class DockerEngine:
             ServiceMissingError: A program lacks.
             ServiceRefusedError: This user is not root.
         """
-        self._binary = find_program("dockerd", install="apt-get install docker.io")
+        self._binary = find_dockerd()
         if os.geteuid() != 0:
             raise ServiceRefusedError("dockerd needs root")
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +61,7 @@ class DockerEngine:
             folder=self.folder,
             name="dockerd",
             # Its containerd and runc are found by name; a proxy of the machine's must not come between.
-            environment={"PATH": search_path()},
+            environment={"PATH": f"{Path(self._binary).parent}:{search_path()}"},
         )
         self._program.wait_for("API listen on ")
         return self
@@ -99,9 +104,26 @@ class DockerEngine:
         return str(container.id)
 
     def tags(self) -> list[str]:
-        """The names of all its images, sorted."""
+        """The names of all its images, sorted; with containerd's image store, a digest is a name, too."""
         images: list[dict[str, Any]] = self.client().api.images()
-        return sorted(tag for image in images for tag in image["RepoTags"] or () if tag != "<none>:<none>")
+        names = [name for image in images for name in image["RepoTags"] or ()]
+        return sorted(name for name in names if name != "<none>:<none>" and "@" not in name)
+
+    @property
+    def keeps_manifests(self) -> bool:
+        """True with containerd's image store: an image's id is then the digest of its manifest."""
+        status = dict(self.client().api.info()["DriverStatus"])
+        return str(status.get("driver-type", "")).startswith("io.containerd.snapshotter")
+
+    def id_of(self, pushed: Pushed, index: Pushed | None = None) -> str:
+        """The id of an image from a registry, pulled by itself or as a member of an index."""
+        if self.keeps_manifests:
+            return (index or pushed).digest
+        return str(pushed.document["config"]["digest"])
+
+    def tells_progress(self, moved: int, *, least: int = 1) -> bool:
+        """True if a transfer's bytes are at least so many; containerd tells none of a short one."""
+        return moved >= least or (self.keeps_manifests and moved == 0)
 
     def image_id(self, name: str) -> str:
         """The id of an image."""
@@ -119,6 +141,9 @@ class DockerEngine:
             api.remove_container(container["Id"], force=True, v=True)
         for tag in self.tags():
             api.remove_image(tag, force=True)
+        for image in api.images(all=True):  # those that have digests alone
+            with suppress(docker.errors.ImageNotFound):
+                api.remove_image(image["Id"], force=True)
         api.prune_images({"dangling": False})
 
     def pause(self) -> None:
@@ -161,6 +186,8 @@ class DockerEngine:
             "max-download-attempts": "1",
             "shutdown-timeout": "1",
         }
+        if "TEST_DOCKERD" in os.environ:  # its runc may be built without libseccomp
+            options["seccomp-profile"] = "unconfined"
         return [f"--{name}={value}" for name, value in options.items()]
 
     def _close_clients(self) -> None:
@@ -174,6 +201,12 @@ class DockerEngine:
         for file in (self.folder / "docker.pid", self.folder / "exec" / "containerd" / "containerd.pid"):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "exec", ignore_errors=True)
+
+
+def find_dockerd() -> str:
+    """Find the engine's program; raise `ServiceMissingError` if there is none."""
+    named = os.environ.get("TEST_DOCKERD", "dockerd")
+    return find_program(named, install="apt-get install docker.io, or name one with TEST_DOCKERD")
 
 
 def archive_of(files: Mapping[str, bytes]) -> bytes:

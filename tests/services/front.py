@@ -64,6 +64,7 @@ class RegistryFront:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            default_request_version = "HTTP/1.1"  # to TLS the answer is HTTP, too: engines then go without it
 
             def log_message(self, *_: object) -> None:
                 return

@@ -58,14 +58,10 @@ def fetch(host, primary, *platforms, caches=(), everything=False, stage_id=STAGE
     )
 
 
-def config_of(pushed):
-    return pushed.document["config"]["digest"]
-
-
 def test_the_engines_own_platform_has_the_name_of_the_stage_and_every_other_one_of_its_own(
     engine, host, repository, push_index
 ):
-    amd64, arm64, armv6, _ = push_index(AMD64, ARM64, ARMV6)
+    amd64, arm64, armv6, index = push_index(AMD64, ARM64, ARMV6)
     own = f"{repository}:{STAGE}"
     item_result = fetch(host, repository, "linux/arm64", "linux/amd64", "linux/arm/v6")
     assert [own, f"{own}.linux.arm.v6", f"{own}.linux.arm64"] == engine.tags()
@@ -74,14 +70,15 @@ def test_the_engines_own_platform_has_the_name_of_the_stage_and_every_other_one_
         "linux/amd64": own,
         "linux/arm/v6": f"{own}.linux.arm.v6",
     } == item_result.result["platforms"]
-    assert [config_of(amd64), config_of(armv6), config_of(arm64)] == list(map(engine.image_id, engine.tags()))
+    expected = [engine.id_of(amd64, index), engine.id_of(armv6), engine.id_of(arm64)]
+    assert expected == list(map(engine.image_id, engine.tags()))
     # The first that was named is described.
-    assert (config_of(arm64), f"{own}.linux.arm64") == (
+    assert (engine.id_of(arm64), f"{own}.linux.arm64") == (
         item_result.result["image_id"],
         item_result.result["name"],
     )
     assert f"{repository}@{arm64.digest}" == item_result.result["repo_digest"]
-    assert item_result.bytes > 0
+    assert engine.tells_progress(item_result.bytes)
 
 
 def test_what_is_there_is_judged_by_platform_and_without_a_request(
@@ -100,10 +97,10 @@ def test_what_is_there_is_judged_by_platform_and_without_a_request(
 def test_a_stages_name_that_somebody_gave_to_another_platform_is_given_back(
     engine, connection, host, repository, push_index
 ):
-    amd64, _, _ = push_index(AMD64, ARM64)
+    amd64, _, index = push_index(AMD64, ARM64)
     engine.client().images.pull(str(repository), tag=str(STAGE), platform="linux/arm64")
     assert not fetch(host, repository).skipped
-    assert config_of(amd64) == engine.image_id(f"{repository}:{STAGE}")
+    assert engine.id_of(amd64, index) == engine.image_id(f"{repository}:{STAGE}")
 
 
 def test_all_platforms_are_those_that_the_engine_can_keep(engine, host, repository, push_index):
@@ -149,12 +146,12 @@ def test_a_stage_of_one_image_is_for_its_platform_alone(engine, host, repository
 def test_the_settings_of_a_host_say_which_platform_the_name_of_a_stage_means(
     engine, connect, make_host, repository, push_index
 ):
-    _, arm64, _ = push_index(AMD64, ARM64)
+    _, arm64, index = push_index(AMD64, ARM64)
     host = make_host(connect(engine, platform="linux/arm64"))
     fetch(host, repository)
     fetch(host, repository, "linux/amd64")
     assert [f"{repository}:{STAGE}", f"{repository}:{STAGE}.linux.amd64"] == engine.tags()
-    assert config_of(arm64) == engine.image_id(f"{repository}:{STAGE}")
+    assert engine.id_of(arm64, index) == engine.image_id(f"{repository}:{STAGE}")
 
 
 def test_a_cache_serves_the_members_of_its_index_and_one_that_lacks_it_gets_it_whole(
@@ -183,7 +180,7 @@ def test_fetches_of_different_platforms_at_once_do_not_harm_each_other(
     engine, make_registry, host, repository, push_index
 ):
     server = make_registry()
-    amd64, arm64, armv6, _ = push_index(AMD64, ARM64, ARMV6)
+    amd64, arm64, armv6, index = push_index(AMD64, ARM64, ARMV6)
     push_index(AMD64, ARM64, ARMV6, into=server, path="cache")
     caches = (Repository(server.host, "cache"),)
     failures = []
@@ -203,9 +200,9 @@ def test_fetches_of_different_platforms_at_once_do_not_harm_each_other(
     assert [] == failures
     own = f"{repository}:{STAGE}"
     assert {
-        own: config_of(amd64),
-        f"{own}.linux.arm64": config_of(arm64),
-        f"{own}.linux.arm.v6": config_of(armv6),
+        own: engine.id_of(amd64, index),
+        f"{own}.linux.arm64": engine.id_of(arm64),
+        f"{own}.linux.arm.v6": engine.id_of(armv6),
     } == {tag: engine.image_id(tag) for tag in engine.tags()}
 
 

@@ -64,21 +64,21 @@ def test_the_engine_itself_is_asked_and_not_the_caches(stage_tasks, roles, regis
     assert [] == registry.requests()
 
 
-def test_what_the_engine_lacks_is_taken_from_a_secondary(stage_tasks, roles, push, repository):
+def test_what_the_engine_lacks_is_taken_from_a_secondary(engine, stage_tasks, roles, push, repository):
     stage_id, pushed = push("one")
     project = stage_tasks.project(Project(PROJECT, roles.primary, secondaries=(repository,)))
     assert [str(stage_id)] == project.plan_take(stage_id.digest).items
     item_result = project.take_stage(stage_id, run_id="r")
 
-    assert pushed.document["config"]["digest"] == item_result.result["image_id"]
+    assert engine.id_of(pushed) == item_result.result["image_id"]
     assert [stage_id] == list(project.lookup.stage_ids())
     assert project.take_stage(stage_id, run_id="r").skipped
 
 
 def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
-    stage_tasks, roles, registry, connection, push, repository
+    engine, stage_tasks, roles, registry, connection, push, repository
 ):
-    stage_id, _ = push("one")
+    stage_id, pushed = push("one")
     lookup = stage_tasks.project(roles).lookup
     name = repository.tagged(str(stage_id))
     by_registry = lookup.image_info(name)
@@ -87,7 +87,7 @@ def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
     by_engine = lookup.image_info(name)
 
     assert [] == registry.requests()
-    assert (by_registry.image_id, by_registry.name) == (by_engine.image_id, by_engine.name)
+    assert (by_registry.name, engine.id_of(pushed)) == (by_engine.name, by_engine.image_id)
 
 
 def test_a_stage_that_the_engine_lacks_is_not_published(stage_tasks, roles, push):

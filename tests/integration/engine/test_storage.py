@@ -33,7 +33,8 @@ def test_an_engine_without_the_project_has_no_stages(storage):
 def test_a_description_has_what_the_engine_knows(engine, storage):
     image_id = engine.import_image(f"app:{ONE}", labels={**LABELS, "werf.io/base-image-id": "sha256:parent"})
     info = storage.describe(ONE).info
-    assert (f"app:{ONE}", "app", str(ONE), "", image_id) == (
+    repo_digest = f"app@{image_id}" if engine.keeps_manifests else ""
+    assert (f"app:{ONE}", "app", str(ONE), repo_digest, image_id) == (
         info.name,
         info.repository,
         info.tag,

@@ -17,28 +17,31 @@ from stagefleet.errors import (
 )
 from stagefleet.names import Repository
 from tests.services import ImageMaker, archive_of
+from tests.services.images import digest_of
 
 
 def test_a_pull_brings_the_image_and_counts_its_bytes(engine, connection, repository, push):
     stage_id, pushed = push("one")
     moved = connection.pull(repository.tagged(str(stage_id)))
-    assert pushed.document["config"]["digest"] == engine.image_id(f"{repository}:{stage_id}")
+    assert engine.id_of(pushed) == engine.image_id(f"{repository}:{stage_id}")
     # The engine tells how far a layer is only now and then: of a small one perhaps nothing.
-    assert 0 < moved <= sum(layer["size"] for layer in pushed.document["layers"])
+    assert engine.tells_progress(moved)
+    assert moved <= sum(layer["size"] for layer in pushed.document["layers"])
     assert 0 == connection.pull(repository.tagged(str(stage_id)))
 
 
 def test_a_push_keeps_the_image_s_id_and_counts_its_bytes(engine, connection, registry):
     image_id = engine.import_image(f"{registry.host}/app:one")
     reference = Repository.parse(f"{registry.host}/app").tagged("one")
-    assert connection.push(reference) > 1_000_000
+    assert engine.tells_progress(connection.push(reference), least=1_000_000)
     assert 0 == connection.push(reference)
     with ImageMaker(registry) as maker:
-        assert image_id.encode() in (maker.manifest("app", "one") or b"")
+        manifest = maker.manifest("app", "one") or b""
+        assert image_id == digest_of(manifest) if engine.keeps_manifests else image_id.encode() in manifest
 
 
 def test_an_image_that_the_registry_lacks_is_not_found(connection, repository):
-    with pytest.raises(NotFoundError, match="manifest unknown"):
+    with pytest.raises(NotFoundError, match=r"manifest unknown|not found"):
         connection.pull(repository.tagged("one"))
 
 
@@ -47,7 +50,7 @@ def test_a_blob_that_the_registry_lacks_breaks_the_stage(
 ):
     stage_id, pushed = push("one")
     lose_blob(registry, pushed.layers[1])
-    with pytest.raises(BrokenStageError, match="unknown blob"):
+    with pytest.raises(BrokenStageError, match=r"unknown blob|not found"):
         connection.pull(repository.tagged(str(stage_id)))
     assert [] == engine.tags()
 
@@ -57,13 +60,13 @@ def test_a_blob_of_other_content_breaks_the_stage(connection, registry, reposito
     name = pushed.layers[1].partition(":")[2]
     file = registry.root / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
     file.write_bytes(b"x" * file.stat().st_size)
-    with pytest.raises(BrokenStageError, match="verification failed"):
+    with pytest.raises(BrokenStageError, match=r"verification failed|unexpected commit digest"):
         connection.pull(repository.tagged(str(stage_id)))
 
 
 def test_a_layer_that_is_no_archive_is_the_engine_s_own_error(connection, repository, push):
     stage_id, _ = push("one", layers=[b"no archive"])
-    with pytest.raises(EngineError, match="failed to register layer"):
+    with pytest.raises(EngineError, match=r"failed to (register|extract) layer"):
         connection.pull(repository.tagged(str(stage_id)))
 
 
@@ -100,7 +103,7 @@ def test_a_registry_that_is_down_can_be_tried_again(engine, connection, registry
 
 
 def test_a_push_of_what_is_not_there_fails(connection, repository):
-    with pytest.raises(EngineError, match="does not exist locally"):
+    with pytest.raises(EngineError, match="does not exist"):
         connection.push(repository.tagged("one"))
 
 
@@ -152,7 +155,7 @@ def test_a_pull_takes_the_platform_of_the_settings(engine, connect, registry, re
             )
             for platform in platforms
         ]
-        maker.push_index("stages/app", "one", members)
+        index = maker.push_index("stages/app", "one", members)
     connect(engine, platform="linux/arm64").pull(repository.tagged("one"))
-    assert members[1].document["config"]["digest"] == engine.image_id(f"{repository}:one")
+    assert engine.id_of(members[1], index) == engine.image_id(f"{repository}:one")
     shutil.rmtree(registry.root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from stagefleet.attempt import Attempt
@@ -52,7 +54,24 @@ def test_a_layer_of_another_diff_id_is_altered(storage, image_id, monkeypatch):
     assert isinstance(result.error, AlteredContentError)
 
 
+def test_a_blob_that_containerd_keeps_altered_is_found(engine, storage, image_id):
+    """It exports what it has, and checks nothing: its archive is an OCI layout, of compressed layers."""
+    if not engine.keeps_manifests:
+        pytest.skip("this engine has no containerd image store: name one that has with TEST_DOCKERD")
+    blobs = engine.folder / "data/containerd/daemon/io.containerd.content.v1.content/blobs/sha256"
+    (layer,) = json.loads((blobs / image_id.partition(":")[2]).read_bytes())["layers"]
+    file = blobs / layer["digest"].partition(":")[2]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    result = verify(storage)
+    assert ["altered" in text for _, text in result.faults] == [True]
+    assert isinstance(result.error, AlteredContentError)
+
+
 def test_what_the_engine_itself_finds_broken_is_told_in_its_words(engine, storage, image_id):
+    if engine.keeps_manifests:
+        pytest.skip("containerd's image store exports what it has, and checks nothing")
     (file,) = [
         path
         for path in (engine.folder / "data").rglob("content")

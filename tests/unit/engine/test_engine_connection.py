@@ -15,6 +15,7 @@ from stagefleet.engine import Engine
 from stagefleet.engine_address import EngineAddress
 from stagefleet.engine_errors import map_engine_errors
 from stagefleet.errors import EngineError, EngineUnreachableError, SettingsError
+from stagefleet.names import Repository
 from stagefleet.settings import EngineSettings
 from stagefleet.storage_connections import require_engine
 from tests.unit.registry.raw import RawServer
@@ -191,3 +192,25 @@ def test_an_engine_over_ssh_needs_the_extra(monkeypatch):
     monkeypatch.setattr(processes, "find_spec", lambda name: None if name == "paramiko" else object())
     with pytest.raises(SettingsError, match=r"pip install 'stagefleet\[ssh\]'"):
         require_engine(EngineAddress("ssh://build"))
+
+
+@pytest.mark.parametrize(
+    ("events", "is_whole"),
+    [
+        ([{"status": "one: digest: sha256:12ab size: 405"}, {"aux": {"Digest": "sha256:12ab"}}], True),
+        ([{"status": "Pushed", "id": "6ea6"}, {"status": "one: digest: sha256:12ab size: 405"}], True),
+        ([{"status": "Pushed", "progressDetail": {}, "id": "6ea6"}], False),
+    ],
+    ids=["classic", "containerd", "broken off"],
+)
+def test_a_push_is_whole_when_the_engine_names_a_digest(connect, serve, events, is_whole):
+    """With containerd's image store an engine says it in a status alone (moby 29)."""
+    version = {"Version": "29", "ApiVersion": "1.52", "Os": "linux", "Arch": "amd64"}
+    stream = "\r\n".join(map(json.dumps, events))
+    host = serve(lambda path: answer(stream if path.endswith("/push?tag=one") else version))
+    reference = Repository("r.test", "app").tagged("one")
+    if is_whole:
+        assert 0 == connect(f"tcp://{host}").push(reference)
+        return
+    with pytest.raises(EngineError, match="without a digest"):
+        connect(f"tcp://{host}").push(reference)
