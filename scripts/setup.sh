@@ -122,7 +122,7 @@ services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-stat
 case "${1:-}" in
     services) install "${services[@]}" ;;
     tests)
-        install "${services[@]}" prometheus=prometheus
+        install "${services[@]}" prometheus=prometheus sshd=openssh-server
         build_registry
         ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;

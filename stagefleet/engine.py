@@ -42,6 +42,11 @@ class _PatientClient(docker.APIClient):
 
     is_outdated = False
 
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Let the engine's own authority come before `REQUESTS_CA_BUNDLE` (psf/requests #3829)."""
+        own = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, own, cert)
+
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         if options.get("timeout") is None:
             options["timeout"] = self.timeout

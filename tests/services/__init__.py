@@ -1,4 +1,4 @@
-"""The services that tests, demo and bench start: registries, Redis, tokens, TLS, a proxy, workers, engines.
+"""The services of tests, demo and bench: registries, Redis, tokens, TLS, SSH, a proxy, workers, engines.
 
 Each is a real program, or a small server of the tests' own, on a free loopback port, in a folder of its own,
 and each ends with the process that started it, however that one ends.
@@ -19,6 +19,7 @@ from tests.services.processes import (
 from tests.services.proxy import TcpProxy
 from tests.services.redis import RedisServer
 from tests.services.registry import RegistryServer, Request
+from tests.services.ssh import SshServer
 from tests.services.tls import Tls
 from tests.services.tls_proxy import TlsProxy
 from tests.services.tokens import TokenServer
@@ -39,6 +40,7 @@ __all__ = [
     "ServiceMissingError",
     "ServiceRefusedError",
     "ServiceStartError",
+    "SshServer",
     "TcpProxy",
     "Tls",
     "TlsProxy",

@@ -21,7 +21,14 @@ import docker
 
 from tests.services.environment import search_path
 from tests.services.images import Pushed
-from tests.services.processes import Program, ServiceMissingError, ServiceRefusedError, find_program
+from tests.services.processes import (
+    Program,
+    ServiceMissingError,
+    ServiceRefusedError,
+    find_program,
+    free_port,
+)
+from tests.services.tls import Tls
 from tests.services.workspace import release
 
 _TIMEOUT_SECONDS = 60
@@ -33,13 +40,15 @@ class DockerEngine:
     Attributes:
         folder: Where it keeps everything.
         url: Its address, `unix://...`.
+        tls_url: Its address for clients with a certificate, `tcp://...`; "" without TLS.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: Tls | None = None) -> None:
         """Prepare an engine; `start` starts it.
 
         Args:
             folder: For everything of it, made if need be.
+            tls: Certificates; it listens on a port of 127.0.0.1, too, where it asks for one.
 
         Raises:
             ServiceMissingError: A program lacks.
@@ -51,6 +60,8 @@ class DockerEngine:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.url = f"unix://{folder / 'docker.sock'}"
+        self._tls = tls
+        self.tls_url = "" if tls is None else f"tcp://127.0.0.1:{free_port()}"
         self._program: Program | None = None
         self._clients: list[docker.DockerClient] = []
 
@@ -177,7 +188,6 @@ class DockerEngine:
             "data-root": self.folder / "data",
             "exec-root": self.folder / "exec",
             "pidfile": self.folder / "docker.pid",
-            "host": self.url,
             "bridge": "none",
             "iptables": "false",
             "ip-forward": "false",
@@ -188,7 +198,15 @@ class DockerEngine:
         }
         if "TEST_DOCKERD" in os.environ:  # its runc may be built without libseccomp
             options["seccomp-profile"] = "unconfined"
-        return [f"--{name}={value}" for name, value in options.items()]
+        if self._tls is not None:
+            options |= {
+                "tlsverify": "true",
+                "tlscacert": self._tls.ca_file,
+                "tlscert": self._tls.server_certificate,
+                "tlskey": self._tls.server_key,
+            }
+        hosts = filter(None, (self.url, self.tls_url))
+        return [f"--{name}={value}" for name, value in options.items()] + [f"--host={host}" for host in hosts]
 
     def _close_clients(self) -> None:
         for client in self._clients:
