@@ -34,6 +34,7 @@ from stagefleet.registry.http.waits import Retries
 from stagefleet.registry.upload_sessions import (
     RESUMED_BYTES,
     BodyLimitError,
+    CurrentUpload,
     SessionStore,
     Upload,
     UploadSessionApi,
@@ -116,7 +117,7 @@ class BlobUploadApi(UploadSessionApi):
 
     def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
         """Send the content of a small blob; begin a new upload if that fails."""
-        self._send(upload, lambda session: self._send_once(session, lambda: content, lease), lease)
+        self._send(upload, lambda current: self._send_once(current, lambda: content, lease), lease)
 
     def _source_of(
         self,
@@ -260,7 +261,7 @@ class BlobUploadApi(UploadSessionApi):
     def _send(
         self,
         upload: Upload,
-        send_once: Callable[[Upload], None],
+        send_once: Callable[[CurrentUpload], None],
         lease: Lease,
         sessions: SessionStore | None = None,
     ) -> None:
@@ -269,39 +270,43 @@ class BlobUploadApi(UploadSessionApi):
         The session of a large blob is kept in `sessions` as long as somebody may go on in it; one that nobody
         will finish is cancelled.
         """
-        http, session = self._settings.http, upload
+
+        def keep(moved: Upload) -> None:
+            if sessions is not None:
+                sessions.keep(self._own_address(moved) or "")
+
+        http, current = self._settings.http, CurrentUpload(upload, keep)
         retries = Retries(http, upload.repository.host, self._http_client.longest_wait_seconds)
         following: Upload | None = upload
         try:
             while following is not None:
-                session = following
-                if sessions is not None:
-                    sessions.keep(self._own_address(session) or "")
+                current.move(following)
                 following = self._send_or_follow(
-                    session, send_once, retries, lease, is_resumable=sessions is not None
+                    current, send_once, retries, lease, is_resumable=sessions is not None
                 )
         except BaseException as error:
             if sessions is None:
-                self.cancel_upload(session, lease=lease)
+                self.cancel_upload(current.upload, lease=lease)
             elif not _may_be_resumed(error):
                 sessions.keep("")
-                self.cancel_upload(session, lease=lease)
+                self.cancel_upload(current.upload, lease=lease)
             raise
         if sessions is not None:
             sessions.keep("")
 
     def _send_or_follow(
         self,
-        session: Upload,
-        send_once: Callable[[Upload], None],
+        current: CurrentUpload,
+        send_once: Callable[[CurrentUpload], None],
         retries: Retries,
         lease: Lease,
         *,
         is_resumable: bool,
     ) -> Upload | None:
         """Send a blob once; return None if the repository has it now, else the upload in which it goes on."""
+        session = current.upload
         try:
-            send_once(session)
+            send_once(current)
         except SourceError as error:
             raise error.cause from None  # it had its retries
         except BodyLimitError as error:
@@ -317,7 +322,7 @@ class BlobUploadApi(UploadSessionApi):
             return None
         if failure is not None:
             self._http_client.pause(wait, lease, failure.cause)
-        return self._following(session, failure, lease, is_resumable=is_resumable)
+        return self._following(current.upload, failure, lease, is_resumable=is_resumable)
 
     def _following(
         self, failed: Upload, error: errors.StagefleetError | None, lease: Lease, *, is_resumable: bool
@@ -342,13 +347,14 @@ class BlobUploadApi(UploadSessionApi):
             self.cancel_upload(failed, lease=lease)
         return replace(fresh, size=failed.size)
 
-    def _send_source(self, upload: Upload, source: UploadSource, lease: Lease) -> None:
+    def _send_source(self, current: CurrentUpload, source: UploadSource, lease: Lease) -> None:
         """Send what is left of a blob once; open its source again if the upload needs another login."""
+        upload = current.upload
         answer_seconds = self._settings.http.upload_timeout_seconds
         if 0 < upload.size == upload.offset:
             return self._put_blob(upload, lambda: b"", lease, answer_seconds)
         with source.one_try(upload.offset):
-            return self._send_once(upload, source.open, lease, answer_seconds=answer_seconds)
+            return self._send_once(current, source.open, lease, answer_seconds=answer_seconds)
 
 
 def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:

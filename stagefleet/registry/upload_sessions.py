@@ -69,6 +69,22 @@ class SessionStore:
     keep: Callable[[str], None]
 
 
+class CurrentUpload:
+    """The upload in which a blob is being sent, at its latest address ("Pushing a blob in chunks").
+
+    `on_move` is called with each address that it gets.
+    """
+
+    def __init__(self, upload: Upload, on_move: Callable[[Upload], None]) -> None:
+        self.upload = upload
+        self._on_move = on_move
+
+    def move(self, upload: Upload) -> None:
+        """Go on in another upload, or at another address of this one."""
+        self.upload = upload
+        self._on_move(upload)
+
+
 class UploadSessionApi(BlobApi):
     """Calls of the API in an upload's session.
 
@@ -147,13 +163,14 @@ class UploadSessionApi(BlobApi):
 
     def _send_once(
         self,
-        upload: Upload,
+        current: CurrentUpload,
         open_body: Callable[[], bytes | Body],
         lease: Lease,
         *,
         answer_seconds: float | None = None,
     ) -> None:
         """Send the content of a blob, in chunks if it is larger than what gets through."""
+        upload = current.upload
         limit = self.upload_facts.body_limit(upload.repository.host)
         try:
             if limit is None:
@@ -165,22 +182,25 @@ class UploadSessionApi(BlobApi):
                     upload, lambda: opened.pop() if opened else open_body(), lease, answer_seconds
                 )
             content = io.BytesIO(body) if isinstance(body, bytes) else body
-            rest = self._send_chunks(upload, content, limit, lease)
+            self._send_chunks(current, content, limit, lease)
+            rest = replace(current.upload, offset=0)  # nothing of it follows
             return self._put_blob(rest, lambda: b"", lease, answer_seconds)
         except errors.RegistryError as error:
             if error.status != requests.codes.request_entity_too_large:
                 raise
             raise BodyLimitError(error, limit) from None
 
-    def _send_chunks(self, upload: Upload, source: Body | io.BytesIO, size: int, lease: Lease) -> Upload:
-        """Send a blob in chunks, and return the upload that has them all."""
-        offset, repository = upload.offset, upload.repository
+    def _send_chunks(
+        self, current: CurrentUpload, source: Body | io.BytesIO, size: int, lease: Lease
+    ) -> None:
+        """Send a blob in chunks; the upload moves with each: an older address leads nowhere."""
+        offset, repository = current.upload.offset, current.upload.repository
         while piece := _read_chunk(source, size):
             request = self._request(
                 "PATCH",
                 repository,
-                upload.url,
-                upload.subject,
+                current.upload.url,
+                current.upload.subject,
                 scopes=scopes_of(repository, "pull,push"),
                 expected=frozenset({202, 204}),
                 headers={**_BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"},
@@ -191,8 +211,7 @@ class UploadSessionApi(BlobApi):
             response, _ = self._http_client.read(request)
             offset += len(piece)
             if "Location" in response.headers:
-                upload = replace(upload, url=self._location(response, repository))
-        return replace(upload, offset=0)  # nothing of it follows
+                current.move(replace(current.upload, url=self._location(response, repository)))
 
     def _put_blob(
         self,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import pytest
 
-from stagefleet.errors import RegistryUnreachableError
+from stagefleet.errors import RegistryUnavailableError, RegistryUnreachableError
 from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Repository
 from stagefleet.registry.upload_sessions import RESUMED_BYTES, SessionStore
-from tests.services import ImageMaker, TcpProxy
+from tests.services import Answer, ImageMaker, RegistryFront, TcpProxy
 from tests.services.registry import built_registry
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -90,6 +91,33 @@ def test_another_client_goes_on_where_it_can(registry, connect, at, blob, conten
         upload(connect(retries=0), at(registry), proxy, blob, kept)
     sent = upload(connect(), at(registry), proxy, blob, kept)
     assert (release == 3) == (sent < SIZE - CUT + LOST)
+    with ImageMaker(server) as maker:
+        assert content == maker.blob("team/app", str(blob.digest))
+
+
+@pytest.mark.parametrize("release", [2, 3])
+def test_chunks_go_on_from_the_last_that_arrived(
+    registry, connect, at, blob, content, start_release, release
+):
+    """Behind a gateway with limits each chunk is whole: 2.8 goes on from it, too, under the last address."""
+    server, _ = start_release(release)
+    kept, arrived = Kept(), 2
+    with RegistryFront(server.host) as front:
+
+        def break_down(method, _path):
+            chunks = [status for name, _, status in front.requests if name == "PATCH"]
+            return Answer(502) if method == "PATCH" and len(chunks) >= arrived else None
+
+        front.rule = break_down
+        for retries, error in ((0, RegistryUnavailableError), (3, None)):
+            client = connect(retries=retries)
+            client.upload_facts.lower_body_limit(front.host, None)
+            with pytest.raises(error) if error else nullcontext():
+                upload(client, at(registry), front, blob, kept)
+            front.rule = lambda *_: None
+        statuses = [status for name, _, status in front.requests if name == "PATCH"]
+    chunk = client.upload_facts.body_limit(front.host)
+    assert [202] * arrived + [502] + [202] * (SIZE // chunk - arrived) == statuses
     with ImageMaker(server) as maker:
         assert content == maker.blob("team/app", str(blob.digest))
 

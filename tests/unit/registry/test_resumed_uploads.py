@@ -27,6 +27,9 @@ class Registry(ThreadingHTTPServer):
 
     Attributes:
         breaks: After how many bytes each PUT breaks off, in turn; None for one that is taken.
+        limit: The largest body that is let through, None for any; chunks move the session's address, and an
+            older one drops it, as in distribution 2.8.
+        chunk_breaks: As `breaks`, of PATCH.
         resumes: What a session says of itself: "its offset" as distribution 3, "nothing" as one that is gone,
             "everything" as one that is wrong.
         ranges: Whether blobs can be read from an offset.
@@ -35,8 +38,10 @@ class Registry(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, *, breaks=(), resumes="its offset", ranges=True):
+    def __init__(self, *, breaks=(), resumes="its offset", ranges=True, limit=None, chunk_breaks=()):
         self.breaks, self.resumes, self.ranges = list(breaks), resumes, ranges
+        self.limit, self.chunk_breaks = limit, list(chunk_breaks)
+        self.states = {}
         self.blobs, self.sessions, self.asked = {}, {}, []
         self.received = self.read = 0
         self.numbers = itertools.count()
@@ -105,17 +110,48 @@ class Handler(BaseHTTPRequestHandler):
         self.registry.sessions[name] = b""
         return self._answer(202, Location=name + "?_state=secret")
 
+    def _is_current(self, path):
+        """Drop a session that is asked for under an older address."""
+        state = self.registry.states.get(path)
+        if state is None or f"_state={state}" in self.path:
+            return True
+        self.registry.sessions.pop(path, None)
+        return False
+
+    def _patch_session(self, path):
+        length = int(self.headers["Content-Length"])
+        until = self.registry.chunk_breaks.pop(0) if self.registry.chunk_breaks else None
+        if not self._is_current(path) or path not in self.registry.sessions:
+            self.close_connection = True
+            return self._answer(404)
+        had = self.registry.sessions[path]
+        assert f"{len(had)}-{len(had) + length - 1}" == self.headers["Content-Range"]
+        if until is None:
+            content = self.rfile.read(length)
+            self.registry.received += length
+            self.registry.sessions[path] = had + content
+            self.registry.states[path] = f"at{len(had) + length}"
+            return self._answer(202, Location=f"{path}?_state={self.registry.states[path]}")
+        self.rfile.read(until)
+        self.close_connection = True
+        return None
+
     def _get_session(self, path):
+        self._is_current(path)
         had = self.registry.sessions.get(path)
         if had is None or self.registry.resumes == "nothing":
             return self._answer(404)
         count = len(CONTENT) if self.registry.resumes == "everything" else len(had)
-        return self._answer(204, Range=f"0-{max(count - 1, 0)}", Location=path + "?_state=newer")
+        state = self.registry.states.get(path, "newer")
+        return self._answer(204, Range=f"0-{max(count - 1, 0)}", Location=f"{path}?_state={state}")
 
     def _put_session(self, path):
         length = int(self.headers["Content-Length"])
+        if self.registry.limit is not None and length > self.registry.limit:
+            self.close_connection = True
+            return self._answer(413)
         until = self.registry.breaks.pop(0) if self.registry.breaks else None
-        if path not in self.registry.sessions:
+        if not self._is_current(path) or path not in self.registry.sessions:
             self.close_connection = True
             return self._answer(404)
         had = self.registry.sessions[path]
@@ -202,6 +238,28 @@ def test_what_has_arrived_is_not_sent_again(client, run):
     assert ("HEAD", "blob") in server.asked, "what is there is looked at before anything is sent"
     assert 1 == server.asked.count(("POST", "session"))
     assert not kept["address"]
+
+
+CHUNK = 1024 * 1024
+
+
+@pytest.mark.parametrize("is_new_process", [True, False])
+def test_chunks_go_on_from_the_last_one_that_arrived(connect, client, run, is_new_process):
+    """Behind a gateway with limits each chunk moves the address of the session, which is kept with it."""
+    server, kept = run(limit=CHUNK, chunk_breaks=[None, None, 100]), Kept()
+    if is_new_process:
+        first = connect()
+        first.upload_facts.lower_body_limit(server.repository.host, 2 * CHUNK)
+        with pytest.raises(RegistryUnreachableError):
+            upload(first, server, kept)
+        assert f"_state=at{2 * CHUNK}" in kept["address"]
+        client = connect()
+    client.upload_facts.lower_body_limit(server.repository.host, 2 * CHUNK)
+    upload(client, server, kept)
+    assert CONTENT == server.blobs[str(BLOB.digest)]
+    assert len(CONTENT) == server.received
+    assert 1 == server.asked.count(("POST", "session"))
+    assert ({}, "") == (server.sessions, kept["address"])
 
 
 @pytest.mark.parametrize("ranges", [True, False])
