@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stagefleet import errors
@@ -20,7 +18,7 @@ from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, fingerprint
 from stagefleet.project import Items, Project, parse_storage
 from stagefleet.runs import models
-from stagefleet.storages.isolation import Isolation, OnLeftOut, left_out, try_again
+from stagefleet.storages.isolation import OnLeftOut, describe_all, left_out
 from stagefleet.threads import LeaseBoundThreads
 
 if TYPE_CHECKING:
@@ -205,65 +203,6 @@ class StorageReader:
 
     def _tell_left_out(self, stage_id: StageId, error: Exception) -> None:
         self._notice(left_out(stage_id, error))
-
-
-# Descriptions of many stages at once, in the order of the request.
-
-Description = TypeVar("Description")
-
-_AHEAD = 4
-"""Stages requested ahead of the current one, per thread."""
-_LOOKED_UP_AT_ONCE = 2000
-
-
-def describe_all(
-    describe: Callable[[StageId], Description],
-    stage_ids: Iterable[StageId],
-    *,
-    parallel: int,
-    on_left_out: OnLeftOut,
-    find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None = None,
-    ping: Callable[[], object] | None = None,
-) -> Generator[Description, None, None]:
-    """Describe stages in order; skip those that cannot be described.
-
-    Args:
-        describe: Describes one stage; called from `parallel` threads.
-        stage_ids: The stages; read only a little ahead, so that memory is bounded.
-        on_left_out: Called with each skipped stage and the reason.
-        find: Returns known descriptions of many stages at once; only the others are described.
-        ping: Passed to `Isolation`, as for errors.
-    """
-    under_way: deque[tuple[StageId, Description | Future[Description]]] = deque()
-    pool = LeaseBoundThreads(parallel, "describe")
-    isolation = Isolation(on_left_out, ping=ping)
-
-    def settle() -> Description | None:
-        stage_id, found = under_way.popleft()
-        return isolation.accept(stage_id, found.result) if isinstance(found, Future) else found
-
-    waiting = _looked_up(stage_ids, find)
-    try:
-        while True:
-            for stage_id, known in islice(waiting, parallel * _AHEAD - len(under_way)):
-                asked = pool.submit(try_again, describe, stage_id) if known is None else known
-                under_way.append((stage_id, asked))
-            if not under_way:
-                return
-            if (description := settle()) is not None:
-                yield description
-    finally:
-        pool.close()
-
-
-def _looked_up(
-    stage_ids: Iterable[StageId],
-    find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None,
-) -> Iterator[tuple[StageId, Description | None]]:
-    """Iterate over stages with their known descriptions, looked up by the thousand."""
-    waiting = iter(stage_ids)
-    while chunk := list(islice(waiting, _LOOKED_UP_AT_ONCE if find else 1)):
-        yield from zip(chunk, find(chunk) if find else [None], strict=True)
 
 
 # What a run is to do, and on which hosts: the plan that a client makes before it starts a run.

@@ -1,4 +1,4 @@
-"""Isolation of stages: a failure of one stage does not stop the work on others.
+"""Work on many stages, each by itself: a failure of one stage does not stop the work on others.
 
 A damaged, unusual or hostile stage is skipped and reported. A storage that is unreachable or rejects the
 login fails the same way for every stage, so that error stops the work.
@@ -7,12 +7,16 @@ login fails the same way for every stage, so that error stops the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
 from typing import TypeVar
 
 from stagefleet import errors
 from stagefleet.backoff import Backoff
 from stagefleet.names import StageId
+from stagefleet.threads import LeaseBoundThreads
 
 _T = TypeVar("_T")
 
@@ -95,3 +99,60 @@ def left_out(stage_id: StageId, error: Exception) -> str:
     if isinstance(error, errors.StagefleetError):
         return f"{stage_id} is left out: {error}"
     return f"{stage_id} is left out: unexpected {type(error).__name__}: {error} (this is a bug: report it)"
+
+
+# Descriptions of many stages at once, in the order of the request.
+
+_AHEAD = 4
+"""Stages requested ahead of the current one, per thread."""
+_LOOKED_UP_AT_ONCE = 2000
+
+
+def describe_all(
+    describe: Callable[[StageId], _T],
+    stage_ids: Iterable[StageId],
+    *,
+    parallel: int,
+    on_left_out: OnLeftOut,
+    find: Callable[[Sequence[StageId]], Sequence[_T | None]] | None = None,
+    ping: Callable[[], object] | None = None,
+) -> Generator[_T, None, None]:
+    """Describe stages in order; skip those that cannot be described.
+
+    Args:
+        describe: Describes one stage; called from `parallel` threads.
+        stage_ids: The stages; read only a little ahead, so that memory is bounded.
+        on_left_out: Called with each skipped stage and the reason.
+        find: Returns known descriptions of many stages at once; only the others are described.
+        ping: Passed to `Isolation`, as for errors.
+    """
+    under_way: deque[tuple[StageId, _T | Future[_T]]] = deque()
+    pool = LeaseBoundThreads(parallel, "describe")
+    isolation = Isolation(on_left_out, ping=ping)
+
+    def settle() -> _T | None:
+        stage_id, found = under_way.popleft()
+        return isolation.accept(stage_id, found.result) if isinstance(found, Future) else found
+
+    waiting = _looked_up(stage_ids, find)
+    try:
+        while True:
+            for stage_id, known in islice(waiting, parallel * _AHEAD - len(under_way)):
+                asked = pool.submit(try_again, describe, stage_id) if known is None else known
+                under_way.append((stage_id, asked))
+            if not under_way:
+                return
+            if (description := settle()) is not None:
+                yield description
+    finally:
+        pool.close()
+
+
+def _looked_up(
+    stage_ids: Iterable[StageId],
+    find: Callable[[Sequence[StageId]], Sequence[_T | None]] | None,
+) -> Iterator[tuple[StageId, _T | None]]:
+    """Iterate over stages with their known descriptions, looked up by the thousand."""
+    waiting = iter(stage_ids)
+    while chunk := list(islice(waiting, _LOOKED_UP_AT_ONCE if find else 1)):
+        yield from zip(chunk, find(chunk) if find else [None], strict=True)

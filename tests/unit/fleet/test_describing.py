@@ -19,9 +19,8 @@ from stagefleet.errors import (
     StageNotFoundError,
     UnsupportedManifestError,
 )
-from stagefleet.fleet.reader import describe_all
 from stagefleet.names import StageId
-from stagefleet.storages.isolation import try_again
+from stagefleet.storages.isolation import describe_all, try_again
 
 IDS = [StageId(f"{number:056x}") for number in range(40)]
 
