@@ -16,6 +16,7 @@ from stagefleet.fleet.requests import RunRequest
 from stagefleet.fleet.submission import check_key
 from stagefleet.operations.catalog import REQUESTS
 from stagefleet.redaction import quoted
+from stagefleet.reports.advice import advice_for
 from stagefleet.runs.documents import run_row
 from stagefleet.runs.figures import RunFigures
 from stagefleet.runs.messages import start_run_message
@@ -71,6 +72,7 @@ class RunObserver:
         document = {
             "run": run_row(run),
             "figures": figures.as_json(),
+            "advice": {group.type: advice_for(group.type) for group in figures.failures},
             "claimed": [asdict(item) for item in claimed],
         }
         return figures.has_all, _encoded(document)

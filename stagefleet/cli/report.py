@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +15,7 @@ from rich.filesize import decimal
 import stagefleet
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.output import as_line, print_json, print_line, say, write_file
-from stagefleet.errors import UsageError
+from stagefleet.errors import NoWorkerError, UsageError
 from stagefleet.operations.catalog import find_operation
 
 if TYPE_CHECKING:
@@ -291,9 +292,26 @@ def check_report_files(files: Iterable[str]) -> None:
             raise UsageError(f"--report {file}: let its name end in {' or '.join(REPORT_FORMS)}")
 
 
-def write_reports(fleet: stagefleet.Fleet, run_id: str, files: Sequence[str] | None) -> None:
-    """Write the report of a run to each file, in the form that its name tells."""
-    if files:
-        report = fleet.report(run_id)
-        for file in files:
-            write_file(file, REPORT_FORMS[Path(file).suffix](report))
+@contextmanager
+def writing_reports(
+    fleet: stagefleet.Fleet, runs: Sequence[stagefleet.Run], files: Sequence[str] | None
+) -> Iterator[None]:
+    """Write the report of runs, the first of a chain, at the end of the block, or if no worker listens.
+
+    Each file has the form that its name tells.
+    """
+
+    def write() -> None:
+        if files and not runs:
+            say("no run was started: there is nothing to report on")
+        elif files:
+            report = fleet.report(runs[0].id)
+            for file in files:
+                write_file(file, REPORT_FORMS[Path(file).suffix](report))
+
+    try:
+        yield
+    except NoWorkerError:
+        write()
+        raise
+    write()

@@ -19,7 +19,7 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import flush_output, print_json, print_line, say
-from stagefleet.cli.report import RunReport, check_report_files, exit_code, print_plan, write_reports
+from stagefleet.cli.report import RunReport, check_report_files, exit_code, print_plan, writing_reports
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
 from stagefleet.names import LAYOUT_PREFIX
@@ -274,12 +274,8 @@ def detach_or_follow(
     if if_empty and not run.total:
         say(if_empty)
     if not options.detach:
-        try:
+        with writing_reports(fleet, [run], options.report):
             ended = watch_run(fleet, run, interrupts, as_json=options.json)
-        except NoWorkerError:
-            write_reports(fleet, run.id, options.report)
-            raise
-        write_reports(fleet, run.id, options.report)
         raise typer.Exit(exit_code(ended))
     with naming_run(fleet, run.id):
         if options.json:

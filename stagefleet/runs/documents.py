@@ -41,6 +41,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "seconds_left": round(left / rate, 1) if rate and not run.state.is_final else None,
         "key": run.spec.key,
         "parent": run.spec.parent,
+        "next": None if run.spec.next is None else run.spec.next.run_id,
         "created_at": run.created_at,
         "finished_at": run.finished_at,
         "now_at": run.now_at,

@@ -58,6 +58,11 @@ def test_no_module_is_compiled_at_each_start(shell):
     assert modules == compiled > 100
 
 
+def test_the_image_can_send_traces(shell):
+    code = "import opentelemetry.exporter.otlp.proto.http.trace_exporter, opentelemetry.sdk.trace"
+    assert "" == shell(f"/app/bin/python -I -c '{code}'")
+
+
 def test_no_secret_of_the_build_is_in_the_image(docker, image):
     history = docker.answer("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
     assert "INDEX_URL" not in history

@@ -35,10 +35,11 @@
     for (const [name, value] of facts) {
       if (value) list.append(pages.element('dt', name), pages.element('dd', value));
     }
-    if (run.parent) {
-      const parent = pages.element('dd');
-      parent.append(pages.link(`${page.dataset.page}/${encodeURIComponent(run.parent)}`, run.parent));
-      list.append(pages.element('dt', 'Continues'), parent);
+    for (const [name, other] of [['Continues', run.parent], ['Then comes', run.next]]) {
+      if (!other) continue;
+      const value = pages.element('dd');
+      value.append(pages.link(`${page.dataset.page}/${encodeURIComponent(other)}`, other));
+      list.append(pages.element('dt', name), value);
     }
   }
 
@@ -106,7 +107,7 @@
     });
   }
 
-  function show({ run, figures, claimed }) {
+  function show({ run, figures, claimed, advice }) {
     byId('state').replaceChildren(pages.badge(run.state));
     byId('subject').textContent = `${run.operation} ${pages.subject(run)}`;
     byId('run-error').classList.toggle('d-none', !run.error);
@@ -120,7 +121,7 @@
     showFacts(run);
     showTimeLine(figures);
     byId('error-types').replaceChildren(...Object.entries(figures.error_types).map(
-      ([name, count]) => pages.element('span', `${name}: ${pages.number(count)}`)));
+      ([name, count]) => pages.element('div', `${name}: ${pages.number(count)}. ${advice[name] || ''}`)));
     pages.table(byId('failures'), [item, ['Reason', reason], ['Attempts', row => pages.number(row.attempts), 'end'],
       ['At', row => pages.moment(row.at)]], figures.failures, run.failed ? 'They are being read…' : 'None.');
     if (run.failed > figures.failures.length && figures.has_all) {

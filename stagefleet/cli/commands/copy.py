@@ -11,8 +11,8 @@ import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.output import print_line
-from stagefleet.cli.report import exit_code, print_plan, write_reports
-from stagefleet.errors import NoWorkerError, PruneLimitError, UsageError
+from stagefleet.cli.report import exit_code, print_plan, writing_reports
+from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
@@ -171,14 +171,9 @@ def _show_runs(
         for run in runs:
             session.detach_or_follow(fleet, run, options, interrupts)
         return
-    first = next((run.id for run in runs), "")
     codes = (exit_code(session.watch_run(fleet, run, interrupts, as_json=options.json)) for run in runs)
-    try:
+    with writing_reports(fleet, runs, options.report):
         code = next(filter(None, codes), 0)
-    except NoWorkerError:
-        write_reports(fleet, first, options.report)
-        raise
-    write_reports(fleet, first, options.report)
     if code:
         raise typer.Exit(code)
 

@@ -15,7 +15,7 @@ from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.output import print_json, print_line, say
-from stagefleet.cli.report import EXIT_CODES, RunReport, choose_display
+from stagefleet.cli.report import EXIT_CODES, RunReport, choose_display, writing_reports
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.operations.delete import InUsePolicy
@@ -33,7 +33,7 @@ _MOST_FAILURES = 100
 _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 
 
-@session.takes_run_options(but=("from_file", "report"))
+@session.takes_run_options(but=("from_file",))
 def purge_project(
     repository: Annotated[
         str | None,
@@ -79,7 +79,9 @@ def purge_project(
             if options.detach:
                 _leave(fleet, groups, options)
                 return
-            state = _follow(fleet, groups, plan, options, interrupts)
+            runs = [group.run for group in groups if group.run is not None]
+            with writing_reports(fleet, runs, options.report):
+                state = _follow(fleet, groups, plan, options, interrupts)
     raise typer.Exit(EXIT_CODES.get(state, 0))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stagefleet.runs.models import ErrorInfo, ItemState, ItemTransfer, RunSpec, WorkerInfo
+from stagefleet.runs.models import ErrorInfo, ItemState, ItemTransfer, NextRun, RunSpec, WorkerInfo
 from tests.integration.pages.conftest import MARKUP, VIEWER, Pages, Runs
 
 ROWS = """
@@ -84,7 +84,7 @@ def test_a_run_that_failed_tells_why_and_is_tried_again(pages: Pages, runs: Runs
     runs.fail(run_id, 1, "layer sha256:0a is missing")
     text = pages.show_run(run_id, "failed")
     assert "BrokenStageError: layer sha256:0a is missing" in text
-    assert "BrokenStageError: 1" in text
+    assert "BrokenStageError: 1. Delete the stage where it is broken" in text, "it says what to do"
     assert ["Try again what failed"] == pages.buttons()
     pages.browser.run("document.querySelector('[data-action=retry]').click()")
     again = pages.wait_for(
@@ -108,6 +108,16 @@ def test_an_item_counts_for_the_registry_that_its_failure_names(pages: Pages, ru
     )
     assert [["mirror.test", "written to", "1", "1"], ["registry.test:5000", "read from", "0", "1"]] == rows
     assert "counts for the registry that its failure names" in pages.text_of("#hosts")
+
+
+def test_the_runs_of_a_mirror_lead_on(pages: Pages, runs: Runs):
+    second = runs.ledger.open(RunSpec(operation="prune_stages", key="chain 2", follows=True))
+    runs.ledger.append(second, ["old"])
+    following = NextRun(run_id=second.run_id, token=second.token, items=1)
+    first = runs.start("a", next=following)
+    assert f"Then comes {second.run_id}" in " ".join(pages.show_run(first, "running").split())
+    for run_id in (first, second.run_id):
+        runs.ledger.cancel(run_id)
 
 
 def test_a_run_that_is_cancelled(pages: Pages, runs: Runs):

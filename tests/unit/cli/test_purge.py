@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,26 @@ def test_groups_go_one_after_the_other(command, fake_worker, make_stage):
         result.out.splitlines()[:3]
     )
     assert "tags of nobody, left alone: src.test/app:somebodys" in result.err
+
+
+def test_a_report_has_all_groups(command, fake_worker, make_stage):
+    fake_worker.failing.add(make_stage(2))
+    result = command("purge", REPOSITORY, "--yes", "--report", "purge.json", "--report", "purge.xml")
+    report = json.loads(Path("purge.json").read_text())
+    assert (1, 3, 1, [1]) == (
+        result.code,
+        report["total"],
+        report["failed"],
+        [run["total"] for run in report["following"]],
+    )
+    assert 2 == Path("purge.xml").read_text().count("</testsuite>")
+
+
+def test_a_purge_of_nothing_has_no_report(command, registries):
+    registries.plan_purge = lambda roles, *, policy, sized: PurgePlan((), (), (f"{REPOSITORY}:cleanup",))
+    result = command("purge", REPOSITORY, "--yes", "--report", "purge.json")
+    assert (0, False) == (result.code, Path("purge.json").exists())
+    assert "nothing to report on" in result.err
 
 
 def test_a_failure_is_told_and_keeps_no_other_group_from_going(command, fake_worker, make_stage):
