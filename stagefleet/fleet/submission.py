@@ -64,20 +64,17 @@ def submit(
 ) -> models.Submission:
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
-    The plan is made before anything is written, unless the key already has a run: a retried job gets its
-    result even if the source has changed since. Unless it deletes, its items start while later ones are
-    written. A run on request is opened first, as nobody else repeats the request if this process dies; if its
-    plan is refused, it fails. What Redis loses, as in a failover, is written again.
+    The plan is made once at most, before anything is written, unless the key already has a run: a retried
+    job gets its result even if the source has changed. A run on request is opened first, and fails if its
+    plan is refused. What Redis loses is written again.
 
     Args:
         open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
-        make_plan: Called at most once.
         again: This client's own earlier submission of the run, of which Redis has lost a part.
         request: The message that asks for the run; "" for a client that waits for the start.
         replaces: The ended run whose key this one takes; "" to continue that of the key.
         redis_retry: Retries while Redis is out of reach, once the run is open; before, nothing is lost.
-        starts_early: Returns False if a run of such a plan is to start when its list is complete, whatever
-            its spec says.
+        starts_early: Returns False if a run of such a plan starts when its list is complete, in any case.
 
     Raises:
         UsageError: The plan is rejected, or the key was used with other arguments.
@@ -87,23 +84,21 @@ def submit(
     plan = None if request or (spec.key is not None and open_ledger().run_under(spec.key)) else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
-    if spec.starts_early and plan is not None and not starts_early(plan):
-        spec = spec.model_copy(update={"starts_early": False})
+    if plan is not None:
+        spec = spec.model_copy(update={"starts_early": spec.starts_early and starts_early(plan)})
+    open_run = partial(ledger.open, spec, request=request, replaces=replaces)
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
-        opening = partial(ledger.open, spec, again=again, request=request, replaces=replaces)
-        submission = _open(opening, ledger)
-        if submission.kind in {models.SubmissionKind.ATTACHED, models.SubmissionKind.SUCCEEDED}:
+        if (submission := _open(partial(open_run, again=again), ledger)).kind not in _OWN:
             break
         try:
             _write(ledger, submission, make_once, redis_retry or RedisRetry(OUTAGE_SECONDS))
             log_run_started(submission.run_id, spec, submission.total)
+            break
         except BaseException as error:
-            if isinstance(error, errors.LedgerRewoundError) and beginnings_left:
-                again = submission
-                continue
-            _give_up(ledger, submission, spec, error, is_requested=bool(request))
-            raise
-        break
+            if not isinstance(error, errors.LedgerRewoundError) or not beginnings_left:
+                _give_up(ledger, submission, spec, error, is_requested=bool(request))
+                raise
+            again = submission
     note(facts_of_span(spec, submission.run_id) | {"stagefleet.submission": submission.kind})
     return submission
 
