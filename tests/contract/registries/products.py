@@ -109,6 +109,24 @@ def _zot(_make: RegistryMaker, folder: Path) -> Iterator[Product]:
 
 
 @contextmanager
+def _crane(_make: RegistryMaker, folder: Path) -> Iterator[Product]:
+    """The registry of go-containerregistry, in memory: a DELETE takes a tag or a digest, each alone."""
+    binary = shutil.which("crane", path=search_path())
+    if binary is None:
+        pytest.skip(
+            "no crane here: put its program on the PATH (https://github.com/google/go-containerregistry)"
+        )
+    folder.mkdir(parents=True)
+    host = f"127.0.0.1:{free_port()}"
+    program = Program([binary, "registry", "serve", "--address", host], folder=folder, name="crane")
+    try:
+        program.wait_for("serving on port")
+        yield Product(host, host)
+    finally:
+        program.stop()
+
+
+@contextmanager
 def _tag_only(make: RegistryMaker, _folder: Path) -> Iterator[Product]:
     server = make()
     with TagOnlyRegistry(server.host, server.root) as front:
@@ -139,6 +157,7 @@ PRODUCTS = {
     "distribution 3": _distribution_3,
     "OCI's types alone": _oci_only,
     "zot": _zot,
+    "crane's": _crane,
     "tags deleted alone": _tag_only,
     "token scopes of its own": _own_scopes,
     "a gateway with limits": _limited,

@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from functools import partial
 
 import pytest
 
 from tests.services import ImageMaker, clean_environment, stage_id_of
+from tests.services.images import digest_of
 
 STAGE = stage_id_of("signed")
 LIMIT_SECONDS = 60
 
 
 @pytest.fixture
-def regctl(tmp_path, registry):
-    """Runs regclient's tool, of the same specification; gives what it prints."""
-    program = shutil.which("regctl")
-    if program is None:
-        pytest.skip("no regctl here: put its program on the PATH (https://regclient.org)")
+def run_tool(tmp_path):
+    """Makes a tool's program run with nothing of the user's; it gives what it prints."""
     environment = clean_environment(HOME=str(tmp_path), REGCTL_CONFIG=str(tmp_path / "regctl.json"))
 
-    def run(*words, text=""):
+    def run(program, *words, text=""):
         done = subprocess.run(
             [program, *words],
             env=environment,
@@ -35,8 +34,27 @@ def regctl(tmp_path, registry):
         assert 0 == done.returncode, done.stderr
         return done.stdout
 
+    return run
+
+
+@pytest.fixture
+def regctl(run_tool, registry):
+    """Runs regclient's tool, of the same specification."""
+    program = shutil.which("regctl")
+    if program is None:
+        pytest.skip("no regctl here: put its program on the PATH (https://regclient.org)")
+    run = partial(run_tool, program)
     run("registry", "set", "--tls=disabled", "--skip-check", registry.host)
     return run
+
+
+@pytest.fixture
+def crane(run_tool):
+    """Runs go-containerregistry's tool, which keeps the index under the fallback tag, too."""
+    program = shutil.which("crane")
+    if program is None:
+        pytest.skip("no crane here: put its program on the PATH")
+    return partial(run_tool, program, "--insecure")
 
 
 def attach(regctl, reference, kind, text):
@@ -105,6 +123,47 @@ def test_what_regctl_attached_goes_with_its_stage_and_nothing_else(command, regi
         assert fallback not in maker.tags("going/app")
         assert all(maker.manifest("going/app", digest) is None for digest in expected.values())
     assert ["application/x.kept"] == list(attached(regctl, f"{source}:{kept}"))
+
+
+def test_what_crane_copied_is_found_and_it_finds_what_went_along(command, registry, crane):
+    """crane copies a referrer by its digest, under a tag, and notes it in the index of its subject."""
+    names = ("source", "mirror", "other")
+    source, mirror, other = (f"{registry.host}/crane/{name}" for name in names)
+    with ImageMaker(registry) as maker:
+        pushed = maker.push_image("crane/source", STAGE, oci=True)
+        signature = attach_by_hand(maker, "crane/source", pushed)
+    crane("copy", f"{source}:{STAGE}", f"{mirror}:{STAGE}")
+    crane("copy", f"{source}@{signature}", f"{mirror}:signature")
+    listed = command("list", mirror, "--referrers", "--json").objects
+    assert [signature] == [each["digest"] for line in listed for each in line["referrers"]]
+
+    assert 0 == command("copy", mirror, other, "--referrers").code
+    assert pushed.digest == crane("digest", f"{other}:{STAGE}").strip()
+    assert pushed.digest == json.loads(crane("manifest", f"{other}@{signature}"))["subject"]["digest"]
+    index = json.loads(crane("manifest", f"{other}:{pushed.digest.replace(':', '-')}"))
+    assert [signature] == [entry["digest"] for entry in index["manifests"]]
+
+    kept = command("delete", mirror, STAGE, "--referrers", "--json")
+    assert "signature uses it" in kept.err
+    assert signature == crane("digest", f"{mirror}:signature").strip()
+    gone = command("delete", other, STAGE, "--referrers", "--json").objects[-1]
+    assert (1, "") == (gone["referrers"], crane("ls", other))
+
+
+def attach_by_hand(maker, path, subject):
+    """Push an artifact that refers to an image, by its digest alone; return that."""
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    layer, config = (maker.push_blob(path, content) for content in (b"a signature", b"{}"))
+    document = {
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "artifactType": "application/x.signature",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2},
+        "layers": [{"mediaType": "text/plain", "digest": layer, "size": len(b"a signature")}],
+        "subject": {"mediaType": kind, "digest": subject.digest, "size": len(subject.manifest)},
+    }
+    raw = json.dumps(document).encode()
+    return maker.push_manifest(path, digest_of(raw), raw, kind)
 
 
 def test_a_publication_takes_cosigns_tags_along(command, registry):
