@@ -84,8 +84,10 @@ class Request:
 _PROJECT = ("project", "primary", "caches")
 
 REQUESTS: Mapping[str, Request] = {
-    "copy": Request("copy:CopyOperation", ("source", "destination", "verify", "hosts")),
-    "delete": Request("delete:DeleteOperation", ("repository", "hosts"), needs_items=True),
+    "copy": Request(
+        "copy:CopyOperation", ("source", "destination", "verify", "foreign_layers", "referrers", "hosts")
+    ),
+    "delete": Request("delete:DeleteOperation", ("repository", "referrers", "hosts"), needs_items=True),
     "describe": Request("describe:DescribeOperation", (*_PROJECT, "host")),
     "fetch": Request(
         "fetch:FetchOperation",
@@ -93,7 +95,8 @@ REQUESTS: Mapping[str, Request] = {
         needs_items=True,
     ),
     "publish": Request(
-        "publish:PublishOperation", (*_PROJECT, "final", "should_be_built", "fill_caches", "host")
+        "publish:PublishOperation",
+        (*_PROJECT, "final", "should_be_built", "fill_caches", "referrers", "host"),
     ),
     "verify": Request("verify:VerifyOperation", ("repository", "shallow", "reject", "hosts")),
     "remove_records": Request(

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from stagefleet.fleet.requests import RunRequest
 from stagefleet.operations import catalog
 from stagefleet.runs.messages import QUEUES
 from workers.context import OPERATIONS
@@ -59,6 +60,22 @@ def test_a_request_sets_options_of_its_operation_alone(name):
     options = getattr(build, "model_fields", None) or {"repository", "kind", "final", "hosts"}
     assert set(request.arguments) - own <= set(options)
     assert {"also", "unfinished"}.isdisjoint(request.arguments), "what a purge alone may say"
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("copy", {"source": "a.test/app", "destination": "b.test/app", "foreign_layers": True}),
+        ("delete", {"repository": "a.test/app", "stage_ids": [f"{1:056x}-1700000000000"]}),
+        ("publish", {"primary": "a.test/app", "final": "b.test/app"}),
+    ],
+)
+def test_a_request_may_ask_for_referrers(operation, arguments):
+    """Also where commands and Python do not reach: Celery applications, and the API over HTTP."""
+    for wanted in (True, False):
+        request = RunRequest.parse((), {"operation": operation, "referrers": wanted, **arguments})
+        assert not isinstance(request.project, str)
+        assert wanted == request.build(request.project).options.get("referrers", operation == "publish")
 
 
 def test_an_operation_is_loaded_without_the_others():
