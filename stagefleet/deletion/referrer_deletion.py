@@ -19,6 +19,7 @@ from typing import Any
 from stagefleet import errors
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.deletion import mode
+from stagefleet.deletion.checks import confirm_deleted
 from stagefleet.deletion.digest_deletion import TagInUseError, check_unused
 from stagefleet.deletion.index_members import is_damaged, read_members
 from stagefleet.deletion.tag_deletion import TagDeletions
@@ -230,6 +231,8 @@ class ReferrerDeletion:
             self._note(digest, str(error))
             return
         else:
+            if was_there:
+                confirm_deleted(self._client, reference, digest, lease=self._attempt.lease)
             self.deleted += was_there
         self._gone.add(digest)
 

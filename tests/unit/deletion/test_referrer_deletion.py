@@ -7,7 +7,7 @@ import json
 import pytest
 
 from stagefleet.attempt import NOT_THERE
-from stagefleet.deletion import reference_scan
+from stagefleet.deletion import checks, reference_scan
 from stagefleet.errors import LockTimeoutError, RegistryUnavailableError, UsageError
 from stagefleet.names import StageId, parse_address
 from stagefleet.operations.delete import DeleteOperation
@@ -212,6 +212,26 @@ def test_an_error_that_passes_is_tried_again(fakes, sign, has_api):
     with pytest.raises(RegistryUnavailableError):
         delete(fakes, 1)
     fakes.registries.on_request = lambda *_: None
+    (deleted,) = delete(fakes, 1)
+    assert deleted.result["referrers"] > 0
+    assert bill not in left(fakes)
+
+
+def test_a_deletion_that_was_accepted_and_not_done_is_tried_again(fakes, sign, has_api, monkeypatch):
+    """An accepted DELETE is a promise, no proof: nothing is counted, and the index keeps its entry."""
+    monkeypatch.setattr(checks, "PAUSES_SECONDS", (0.0,))
+    image, (bill, *_) = sign()
+    delete_manifest = fakes.registries.delete_manifest
+
+    def promise(reference, **options):
+        if reference.digest != bill:
+            delete_manifest(reference, **options)
+
+    monkeypatch.setattr(fakes.registries, "delete_manifest", promise)
+    with pytest.raises(RegistryUnavailableError, match="is there still"):
+        delete(fakes, 1)
+    assert has_api or fallback_tag(image) in fakes.tags(fakes.source)
+    monkeypatch.undo()
     (deleted,) = delete(fakes, 1)
     assert deleted.result["referrers"] > 0
     assert bill not in left(fakes)
