@@ -7,7 +7,7 @@ import pytest
 from flower.options import options as flower_options
 
 from config.celery import make_app
-from config.flower import make_flower
+from config.flower import _refuse_to_be_open, make_flower
 from stagefleet.errors import SettingsError
 from stagefleet.setting_types import FlowerSettings
 from stagefleet.settings import Settings
@@ -51,7 +51,7 @@ def test_below_a_path_every_link_has_it(make):
     assert application.settings["login_url"].startswith("/flower/")
 
 
-OAUTH = {
+OAUTH: dict[str, str | int | float | bool] = {
     "auth": ".*@a.test",
     "oauth2_key": "k",
     "oauth2_secret": "s",
@@ -64,6 +64,15 @@ def test_logins_by_oauth_have_what_flower_s_own_command_gives_them(make):
     assert "c" == application.settings["cookie_secret"]
     expected = {"key": "k", "secret": "s", "redirect_uri": "http://a.test/login"}
     assert expected == application.settings["oauth"]
+
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what needs a login
+
+
+def test_a_login_by_oauth_is_a_login_where_everybody_can_ask():
+    _refuse_to_be_open(FlowerSettings(address=EVERYWHERE, options=OAUTH))
+    with pytest.raises(SettingsError, match="without a login"):
+        _refuse_to_be_open(FlowerSettings(address=EVERYWHERE))
 
 
 @pytest.mark.parametrize(
