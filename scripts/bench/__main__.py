@@ -8,17 +8,18 @@ from pathlib import Path
 
 from scripts.bench.again import measure_again
 from scripts.bench.bookkeeping import measure_bookkeeping
-from scripts.bench.copying import measure_copies
+from scripts.bench.copying import measure_copies, measure_small_copies
 from scripts.bench.fairness import measure_fairness
 from scripts.bench.figures import Figures
 from scripts.bench.listing import measure_listing
-from scripts.bench.memory import measure_memory, measure_reports
+from scripts.bench.memory import measure_large_layer, measure_memory, measure_reports
 from scripts.bench.pages import measure_pages
 from scripts.bench.shapes import measure_shapes
 from tests.services import make_workspace
 
 PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "copy": measure_copies,
+    "small": measure_small_copies,
     "again": measure_again,
     "list": measure_listing,
     "bookkeeping": measure_bookkeeping,
@@ -26,16 +27,17 @@ PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
     "pages": measure_pages,
     "reports": lambda figures, folder, _: measure_reports(figures, folder),
+    "large": lambda figures, folder, _: measure_large_layer(figures, folder),
     "shapes": measure_shapes,
 }
-_ON_DEMAND = {"shapes"}  # minutes, for a figure that rarely changes
+_ON_DEMAND = {"large", "shapes"}  # minutes, or 30 GB of disk, for figures that rarely change
 
 
 def main() -> None:
     """Measure what is named, and print a table."""
     parser = argparse.ArgumentParser(prog="scripts.bench", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; by default all but the last"
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; by default all but the last two"
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often, for the medians; 5 by default")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The course of the copies that are measured: 200 stages from one registry to another."""
+"""The course of the copies that are measured: stages from one registry to another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urljoin
 
 from scripts.bench.figures import seconds_of
 from tests.services import (
@@ -55,13 +56,28 @@ class Course:
         stack: Stops it.
         processes: Worker processes.
         threads: Threads of each.
+        stages: How many stages are copied.
+        shared: Sizes of the layers that all of them have, in bytes.
+        own: Size of the layer that each has alone, in bytes.
 
     Attributes:
         source_host: Where the source is reached, `host:port`.
         destination_host: Where the destination is.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, *, processes: int = 2, threads: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        processes: int = 2,
+        threads: int = 8,
+        stages: int = STAGES,
+        shared: Sequence[int] = (5_000_000,) * 3,
+        own: int = 1_000_000,
+    ) -> None:
+        self.stages = stages
+        self._layers = (*shared, own)
         self.source = RegistryServer(folder / "source").start()
         stack.callback(self.source.stop)
         self.destination = RegistryServer(folder / "destination").start()
@@ -78,11 +94,12 @@ class Course:
     def fill(self) -> None:
         """Push the stages into the source."""
         draw = random.Random(7)  # noqa: S311 - the same data each time
-        shared = [draw.randbytes(5_000_000) for _ in range(3)]
+        *shared_bytes, own_bytes = self._layers
+        shared = [draw.randbytes(size) for size in shared_bytes]
         with ImageMaker(self.source) as maker:
-            for number in range(STAGES):
+            for number in range(self.stages):
                 stage_id = stage_id_of(f"stage {number}", 1_764_000_000_000 + number)
-                layers = [*shared, draw.randbytes(1_000_000)]
+                layers = [*shared, draw.randbytes(own_bytes)]
                 maker.push_image(_REPOSITORY, stage_id, layers=layers, labels={"number": str(number)})
 
     def set_latency(self, stack: ExitStack, seconds: float, *, always: bool = False) -> None:
@@ -144,12 +161,19 @@ class Course:
         seconds = time.perf_counter() - start
         cpu_seconds = command_seconds + self._cpu_seconds_of_workers() - workers_before
         requests = len(self.source.requests()) + len(self.destination.requests())
+        copied = self._count_copied()
+        if copied != self.stages:
+            raise RuntimeError(f"{copied} stages were copied, not {self.stages}")
+        return Copied(seconds, cpu_seconds, requests / self.stages)
+
+    def _count_copied(self) -> int:
+        count, url = 0, f"http://{self.destination.host}/v2/{_REPOSITORY}/tags/list?n=1000"
         with self.destination.session() as session:
-            url = f"http://{self.destination.host}/v2/{_REPOSITORY}/tags/list?n={2 * STAGES}"
-            tags = session.get(url, timeout=30).json().get("tags") or ()
-        if len(tags) != STAGES:
-            raise RuntimeError(f"{len(tags)} stages were copied, not {STAGES}")
-        return Copied(seconds, cpu_seconds, requests / STAGES)
+            while url:
+                answer = session.get(url, timeout=30)
+                count += len(answer.json().get("tags") or ())
+                url = urljoin(url, answer.links.get("next", {}).get("url", "")) if answer.links else ""
+        return count
 
     def rate_of(self, host: str) -> Rate:
         """Measure what curl gets from a host of the source, over as many connections as tools use."""
