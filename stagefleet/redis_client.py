@@ -5,7 +5,6 @@ redis-py is loaded with the first client: it brings asyncio, and takes a third o
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -98,7 +97,9 @@ class RedisScripts:
 
     def prepare(self, name: str, *arguments: Any, is_needed: bool = False) -> ScriptCall:
         """Prepare a call of a script for `call_together`."""
-        return ScriptCall(self, name, (self._prefix, self.clock_offset_ms, *arguments), is_needed)
+        full_name = f"{self.package}.{name}"
+        own = (self._prefix, self.clock_offset_ms)
+        return ScriptCall(self, name, full_name, (*own, *arguments), is_needed)
 
     def call_together(self, calls: Sequence[ScriptCall]) -> list[Any]:
         """Call scripts, of any packages, in one step, in which nobody sees a part of their changes.
@@ -109,8 +110,11 @@ class RedisScripts:
         """
         name = " ".join(sorted({call.full_name for call in calls}))
         script = self._scripts.get(name) or self._load_together(name, calls)
+        words: list[Any] = []
+        for call in calls:
+            words += (call.full_name, "1" if call.is_needed else "", len(call.arguments), *call.arguments)
         with map_redis_errors(self._client):
-            return list(script(*itertools.chain.from_iterable(call.words for call in calls)))
+            return list(script(*words))
 
     def checked(self, answer: Any) -> Any:
         """Return an answer of `call_together`; raise one that is an error, as `call` does."""
@@ -140,22 +144,16 @@ class RedisScripts:
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall:
-    """A call of a script, with prefix and clock; `is_needed` if what follows it in a step needs it."""
+    """A call of a script, with prefix and clock; `is_needed` if what follows it in a step needs it.
+
+    The full name is that with its package.
+    """
 
     scripts: RedisScripts
     name: str
+    full_name: str
     arguments: tuple[Any, ...]
     is_needed: bool = False
-
-    @property
-    def full_name(self) -> str:
-        """The name of the script with its package."""
-        return f"{self.scripts.package}.{self.name}"
-
-    @property
-    def words(self) -> tuple[Any, ...]:
-        """The call as arguments of `lua/together.lua`."""
-        return (self.full_name, "1" if self.is_needed else "", len(self.arguments), *self.arguments)
 
 
 @dataclass(frozen=True, slots=True)

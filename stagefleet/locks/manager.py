@@ -58,7 +58,7 @@ class HeldLock(RenewedLease):
 
         Needs no round trip.
         """
-        if not self.outlasts(0):
+        if self.is_lost or self.clock() > self.asked_at + self.seconds - self.margin_seconds:
             raise LockLostError(f"the lock {self.name} is lost: somebody else may hold it by now")
 
     def release(self) -> None:

@@ -28,6 +28,7 @@ _URL = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][!-~]*)?",
     re.IGNORECASE,
 )
+_TO_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+")  # nearly each path is another one
 
 
 class Origin(NamedTuple):
@@ -47,9 +48,14 @@ class Origin(NamedTuple):
         return self.port == _DEFAULT_PORTS.get(self.scheme)
 
 
-@lru_cache(maxsize=1024)
 def origin_of(url: str) -> Origin:
     """Return the origin of a URL made by `join_url` or `base_url`."""
+    found = _TO_AUTHORITY.match(url)
+    return _read_origin(url if found is None else found[0])
+
+
+@lru_cache(maxsize=1024)
+def _read_origin(url: str) -> Origin:
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return Origin(scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme, 0))
