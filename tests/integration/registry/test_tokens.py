@@ -12,6 +12,7 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry.blob_stream import UploadSource
+from stagefleet.registry.upload_sessions import CurrentUpload
 from stagefleet.shared_state.implementations import MemorySharedState
 from tests.services import ImageMaker, push_image
 from tests.services.registry import copy_blob
@@ -139,7 +140,7 @@ def test_a_token_that_is_refused_in_the_middle_sends_the_blob_again_from_its_sta
     assert upload is not None
     slot.grant = type(grant)(f"Bearer {stale}", grant.login, grant.fresh_until)
     body = UploadSource(lambda *_, **__: client.open_blob(at(source), descriptor), lambda: None)
-    client._send_source(upload, body, NO_LEASE)
+    client._send_source(CurrentUpload(upload, lambda _: None), body, NO_LEASE)
     assert content == client.fetch_blob(target, descriptor)
     assert 401 in [request.status for request in guarded.requests() if request.method == "PUT"]
 
