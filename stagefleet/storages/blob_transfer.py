@@ -19,8 +19,7 @@ from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import LastStep, put_off
 from stagefleet.registries import Registries
 from stagefleet.registry.blob_reader import BlobSource
-from stagefleet.registry.upload_facts import WHOLE_CONFIG_BYTES
-from stagefleet.registry.upload_sessions import SessionStore, Upload
+from stagefleet.registry.upload_sessions import WHOLE_CONFIG_BYTES, SessionStore, Upload
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.storages.storage import ManifestStorage, requiring_blob
 from stagefleet.threads import Call
