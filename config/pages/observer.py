@@ -17,8 +17,7 @@ from stagefleet.fleet.submission import check_key
 from stagefleet.operations.catalog import REQUESTS
 from stagefleet.redaction import quoted
 from stagefleet.reports.advice import advice_for
-from stagefleet.runs.documents import run_row
-from stagefleet.runs.figures import RunFigures
+from stagefleet.runs.figures import RunFigures, run_row
 from stagefleet.runs.messages import start_run_message
 from stagefleet.runs.models import ItemState, Run, RunState
 from stagefleet.runs.reader import RunFilter, RunReader
