@@ -32,8 +32,7 @@ from config.celery import make_app
 from config.logging import configure_logging
 from config.pages.access import Access
 from config.pages.handlers import RefusalHandler, Services, routes
-from config.pages.observer import RunObserver
-from config.pages.shared_reads import SharedReads
+from config.pages.observer import RunObserver, SharedReads
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis

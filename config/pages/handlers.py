@@ -16,8 +16,7 @@ from flower.views.workers import WorkerView
 from tornado.web import HTTPError, StaticFileHandler, authenticated, stream_request_body, url
 
 from config.pages.access import Access, LoginKind, is_same_origin
-from config.pages.observer import MOST_OUTCOMES, RunObserver, filter_of
-from config.pages.shared_reads import BusyError, SharedReads
+from config.pages.observer import MOST_OUTCOMES, BusyError, RunObserver, SharedReads, filter_of
 from stagefleet import errors
 from stagefleet.logs import EventLogger
 from stagefleet.operations.catalog import OPERATIONS

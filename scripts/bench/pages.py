@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import requests
 
-from config.pages.shared_reads import FRESH_SECONDS
+from config.pages.observer import FRESH_SECONDS
 from scripts.bench.figures import Figures, median_of, seconds_of
 from stagefleet import Settings
 from stagefleet.redis_client import RUNS, connect_redis

@@ -14,7 +14,7 @@ import pytest
 import requests
 from flower.urls import handlers
 
-from config.pages.shared_reads import FRESH_SECONDS
+from config.pages.observer import FRESH_SECONDS
 from stagefleet import Fleet
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from config.pages import shared_reads
-from config.pages.shared_reads import BusyError, SharedReads
+from config.pages import observer
+from config.pages.observer import BusyError, SharedReads
 from stagefleet.errors import RedisUnreachableError
 
 
@@ -41,7 +41,7 @@ def test_fifty_who_ask_the_same_cost_one_call():
 
 
 def test_an_answer_is_asked_for_again_when_it_is_old(monkeypatch):
-    monkeypatch.setattr(shared_reads, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(observer, "FRESH_SECONDS", 0)
 
     async def test(reads: SharedReads) -> None:
         assert [1, 2] == [await reads.shared("q", lambda: 1), await reads.shared("q", lambda: 2)]
@@ -61,7 +61,7 @@ def test_an_answer_that_is_not_whole_is_asked_for_again_at_once():
 
 
 def test_all_are_told_of_a_failure_and_the_next_one_asks_again(monkeypatch):
-    monkeypatch.setattr(shared_reads, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(observer, "FRESH_SECONDS", 0)
 
     def fail() -> None:
         raise RedisUnreachableError("away")
@@ -75,7 +75,7 @@ def test_all_are_told_of_a_failure_and_the_next_one_asks_again(monkeypatch):
 
 
 def test_threads_and_waiting_calls_are_bounded_and_the_loop_goes_on(monkeypatch):
-    monkeypatch.setattr(shared_reads, "_MOST_CALLS", 12)
+    monkeypatch.setattr(observer, "_MOST_CALLS", 12)
     released, names = threading.Event(), set()
 
     def block() -> None:
@@ -96,7 +96,7 @@ def test_threads_and_waiting_calls_are_bounded_and_the_loop_goes_on(monkeypatch)
 
 
 def test_a_call_that_hangs_is_told_as_an_outage(monkeypatch):
-    monkeypatch.setattr(shared_reads, "_LONGEST_SECONDS", 0.01)
+    monkeypatch.setattr(observer, "_LONGEST_SECONDS", 0.01)
     released = threading.Event()
 
     async def test(reads: SharedReads) -> None:
@@ -108,7 +108,7 @@ def test_a_call_that_hangs_is_told_as_an_outage(monkeypatch):
 
 
 def test_answers_are_forgotten_one_by_one(monkeypatch):
-    monkeypatch.setattr(shared_reads, "_KEPT_ANSWERS", 3)
+    monkeypatch.setattr(observer, "_KEPT_ANSWERS", 3)
 
     async def test(reads: SharedReads) -> None:
         for number in range(10):
