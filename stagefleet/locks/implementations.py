@@ -11,15 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stagefleet import redis_client
 from stagefleet.locks.manager import HeldLock, LockHolder, LockInfo, LockManager
-from stagefleet.redis_client import (
-    LOCK_WAKE,
-    DeferredCall,
-    RedisScripts,
-    connect_redis,
-    map_redis_errors,
-    milliseconds,
-)
 from stagefleet.settings import LockSettings, Settings
 
 if TYPE_CHECKING:
@@ -31,15 +24,15 @@ class RedisLocks(LockManager):
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: LockSettings) -> None:
         super().__init__(settings)
-        self.scripts = RedisScripts(client, "stagefleet.locks", prefix=prefix)
+        self.scripts = redis_client.RedisScripts(client, "stagefleet.locks", prefix=prefix)
         self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
-        self._lease_ms = milliseconds(settings.lease_seconds)
+        self._lease_ms = redis_client.milliseconds(settings.lease_seconds)
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisLocks:
         """Create the locks for a URL, connected at the first call; `SettingsError` if it is malformed."""
-        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.locks)
+        return cls(redis_client.connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.locks)
 
     def close(self) -> None:
         super().close()
@@ -68,10 +61,10 @@ class RedisLocks(LockManager):
 
         def nap(seconds: float) -> None:
             nonlocal subscription
-            with map_redis_errors(self._redis):
+            with redis_client.map_redis_errors(self._redis):
                 if subscription is None:
                     subscription = self._redis.pubsub(ignore_subscribe_messages=True)
-                    subscription.subscribe(LOCK_WAKE.of(self._prefix, ticket))
+                    subscription.subscribe(redis_client.LOCK_WAKE.of(self._prefix, ticket))
                     return  # the next attempt sees changes from before the subscription
                 subscription.get_message(timeout=seconds)
 
@@ -91,13 +84,13 @@ class RedisLocks(LockManager):
     def _release(self, locks: Sequence[HeldLock]) -> None:
         self.scripts.call("release", *_pairs(locks))
 
-    def _releasing(self, locks: Sequence[HeldLock]) -> DeferredCall | None:
+    def _releasing(self, locks: Sequence[HeldLock]) -> redis_client.DeferredCall | None:
         def done(answer: Any) -> None:
             ended = self._renewer.end(locks)
             if isinstance(answer, Exception):
                 self._renewer.note_failure(ended, answer)
 
-        return DeferredCall(
+        return redis_client.DeferredCall(
             prepare=lambda: self.scripts.prepare("release", *_pairs(locks)),
             done=done,
             instead=lambda: self._renewer.release_all(locks),

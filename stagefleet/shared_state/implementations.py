@@ -8,27 +8,10 @@ from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from stagefleet import redis_client
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository
-from stagefleet.redis_client import (
-    SHARED_STATE,
-    DeferredCall,
-    RedisScripts,
-    ScriptCall,
-    map_redis_errors,
-    milliseconds,
-)
-from stagefleet.shared_state.base import (
-    LONGEST_ADDRESS,
-    MIN_TTL_SECONDS,
-    MOST_SESSIONS,
-    SESSION_SECONDS,
-    UPLOADS_NAMESPACE,
-    SharedState,
-    StoredValue,
-    UploadDecision,
-    blob_field,
-)
+from stagefleet.shared_state import base
 
 if TYPE_CHECKING:
     import redis
@@ -38,7 +21,7 @@ _PARTS_BYTES_A_CALL = 512 * 1024
 _NAMESPACE_SECONDS = 6 * 3600  # as in `lua/common.lua`
 
 
-class RedisSharedState(SharedState):
+class RedisSharedState(base.SharedState):
     """The shared state of a fleet: one hash per namespace; `lua/common.lua` explains its fields.
 
     A blob takes some 110 bytes. Times are the server's, in milliseconds.
@@ -46,19 +29,19 @@ class RedisSharedState(SharedState):
 
     def __init__(self, client: redis.Redis, *, prefix: str, lease_seconds: float = 30) -> None:
         super().__init__()
-        self.scripts = RedisScripts(client, "stagefleet.shared_state", prefix=prefix)
+        self.scripts = redis_client.RedisScripts(client, "stagefleet.shared_state", prefix=prefix)
         self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
-        self._lease_ms = milliseconds(lease_seconds)
+        self._lease_ms = redis_client.milliseconds(lease_seconds)
 
     def request_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes
-    ) -> list[UploadDecision]:
+    ) -> list[base.UploadDecision]:
         if not digests:
             return []
         fields = _fields(destination, digests)
         answers = self.scripts.call("request_uploads", run_id, owner, self._lease_ms, *fields)
-        return [UploadDecision(answer.decode()) for answer in answers]
+        return [base.UploadDecision(answer.decode()) for answer in answers]
 
     def mark_uploaded(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
         if digests:
@@ -70,13 +53,13 @@ class RedisSharedState(SharedState):
         destination: Repository,
         digests: Callable[[], Sequence[Digest]],
         instead: Callable[[], None],
-    ) -> DeferredCall | None:
-        def prepare() -> ScriptCall | None:
+    ) -> redis_client.DeferredCall | None:
+        def prepare() -> redis_client.ScriptCall | None:
             fields = _fields(destination, digests())
             return self.scripts.prepare("mark_uploaded", run_id, *fields) if fields else None
 
         # Blobs that are not marked are looked for again.
-        return DeferredCall(prepare=prepare, done=lambda _: None, instead=instead)
+        return redis_client.DeferredCall(prepare=prepare, done=lambda _: None, instead=instead)
 
     def renew_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes
@@ -92,18 +75,18 @@ class RedisSharedState(SharedState):
 
     def forget_blobs(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
         if digests:
-            with map_redis_errors(self._redis):
+            with redis_client.map_redis_errors(self._redis):
                 self._redis.hdel(self._key(run_id), *_fields(destination, digests))
 
     def keep_session(self, destination: Repository, digest: Digest, address: str) -> None:
         (name,) = _fields(destination, [digest])
-        kept = address if len(address) <= LONGEST_ADDRESS else ""
-        span_ms = milliseconds(SESSION_SECONDS)
-        self.scripts.call("keep_session", UPLOADS_NAMESPACE, name, kept, span_ms, MOST_SESSIONS)
+        kept = address if len(address) <= base.LONGEST_ADDRESS else ""
+        span_ms = redis_client.milliseconds(base.SESSION_SECONDS)
+        self.scripts.call("keep_session", base.UPLOADS_NAMESPACE, name, kept, span_ms, base.MOST_SESSIONS)
 
     def take_session(self, destination: Repository, digest: Digest) -> str | None:
         address: bytes | None = self.scripts.call(
-            "take_session", UPLOADS_NAMESPACE, *_fields(destination, [digest])
+            "take_session", base.UPLOADS_NAMESPACE, *_fields(destination, [digest])
         )
         return None if address is None else address.decode()
 
@@ -115,7 +98,7 @@ class RedisSharedState(SharedState):
                 key, payload = waiting.pop()
                 some[_part_field(key)] = payload
                 size += len(payload)
-            with map_redis_errors(self._redis):
+            with redis_client.map_redis_errors(self._redis):
                 pipe = self._redis.pipeline(transaction=False)
                 pipe.hset(name, mapping=some)
                 pipe.expire(name, _NAMESPACE_SECONDS)
@@ -124,30 +107,32 @@ class RedisSharedState(SharedState):
     def parts(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
         if not keys:
             return []
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             found: list[bytes | None] = self._redis.hmget(self._key(namespace), list(map(_part_field, keys)))
         return found
 
     def _key(self, namespace: str) -> str:
-        return SHARED_STATE.of(self._prefix, namespace)
+        return redis_client.SHARED_STATE.of(self._prefix, namespace)
 
     def _peek(self, namespace: str, key: str) -> bytes | None:
         payload: bytes | None = self.scripts.call("peek", namespace, _value_field(key))
         return payload
 
     def _drop_value(self, namespace: str, key: str) -> None:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             self._redis.hdel(self._key(namespace), _value_field(key))
 
-    def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
-        lease_ms = milliseconds(lease_seconds)
+    def _read_or_claim(
+        self, namespace: str, key: str, owner: bytes, lease_seconds: float
+    ) -> base.StoredValue:
+        lease_ms = redis_client.milliseconds(lease_seconds)
         answer = self.scripts.call("read_or_claim", namespace, owner, lease_ms, _value_field(key))
         if answer[0] == b"value":
-            return StoredValue(answer[3], answer[1] / 1000, answer[2] / 1000)
-        return StoredValue(is_ours=answer[0] == b"build", clock=answer[1] / 1000)
+            return base.StoredValue(answer[3], answer[1] / 1000, answer[2] / 1000)
+        return base.StoredValue(is_ours=answer[0] == b"build", clock=answer[1] / 1000)
 
     def _write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
-        times = map(milliseconds, (ttl_seconds, began, MIN_TTL_SECONDS))
+        times = map(redis_client.milliseconds, (ttl_seconds, began, base.MIN_TTL_SECONDS))
         self.scripts.call("write", namespace, _value_field(key), *times, payload)
 
     def _release_claim(self, namespace: str, key: str, owner: bytes) -> None:
@@ -156,7 +141,7 @@ class RedisSharedState(SharedState):
 
 def _fields(destination: Repository, digests: Sequence[Digest]) -> list[bytes]:
     fingerprint = blake2b(str(destination).encode(), digest_size=_DESTINATION_BYTES).digest()
-    return [blob_field(fingerprint, digest) for digest in digests]
+    return [base.blob_field(fingerprint, digest) for digest in digests]
 
 
 def _value_field(key: str) -> str:
@@ -177,7 +162,7 @@ class _Namespace:
     sessions: dict[bytes, tuple[str, float]] = field(default_factory=dict)
 
 
-class MemorySharedState(SharedState):
+class MemorySharedState(base.SharedState):
     """The shared state of one process: for tests, and for work outside of a fleet.
 
     Tests, which cannot wait for leases, set `clock_offset_ms`, which is added to the clock.
@@ -198,19 +183,19 @@ class MemorySharedState(SharedState):
 
     def request_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes
-    ) -> list[UploadDecision]:
+    ) -> list[base.UploadDecision]:
         decisions = []
         with self._lock:
             namespace, now = self._namespace(run_id), self._now()
             for name in _names(destination, digests):
                 sender, until = namespace.senders.get(name, (owner, 0.0))
                 if name in namespace.known:
-                    decisions.append(UploadDecision.KNOWN)
+                    decisions.append(base.UploadDecision.KNOWN)
                 elif sender != owner and until > now:
-                    decisions.append(UploadDecision.WAIT)
+                    decisions.append(base.UploadDecision.WAIT)
                 else:
                     namespace.senders[name] = (owner, now + self._lease_seconds)
-                    decisions.append(UploadDecision.SEND)
+                    decisions.append(base.UploadDecision.SEND)
         return decisions
 
     def mark_uploaded(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
@@ -245,16 +230,18 @@ class MemorySharedState(SharedState):
 
     def keep_session(self, destination: Repository, digest: Digest, address: str) -> None:
         with self._lock:
-            (name,), sessions = _names(destination, [digest]), self._namespace(UPLOADS_NAMESPACE).sessions
+            sessions = self._namespace(base.UPLOADS_NAMESPACE).sessions
+            (name,) = _names(destination, [digest])
             sessions.pop(name, None)
-            if 0 < len(address) <= LONGEST_ADDRESS:
-                sessions[name] = (address, self._now() + SESSION_SECONDS)
-            if len(sessions) > MOST_SESSIONS:
+            if 0 < len(address) <= base.LONGEST_ADDRESS:
+                sessions[name] = (address, self._now() + base.SESSION_SECONDS)
+            if len(sessions) > base.MOST_SESSIONS:
                 del sessions[next(iter(sessions))]
 
     def take_session(self, destination: Repository, digest: Digest) -> str | None:
         with self._lock:
-            (name,), sessions = _names(destination, [digest]), self._namespace(UPLOADS_NAMESPACE).sessions
+            sessions = self._namespace(base.UPLOADS_NAMESPACE).sessions
+            (name,) = _names(destination, [digest])
             address, until = sessions.pop(name, ("", 0.0))
             return address if until > self._now() else None
 
@@ -275,21 +262,23 @@ class MemorySharedState(SharedState):
         with self._lock:
             self._namespace(namespace).values.pop(key, None)
 
-    def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
+    def _read_or_claim(
+        self, namespace: str, key: str, owner: bytes, lease_seconds: float
+    ) -> base.StoredValue:
         with self._lock:
             there, now = self._namespace(namespace), self._now()
             payload, until, began = there.values.get(key, (b"", 0.0, 0.0))
             if until > now:
-                return StoredValue(payload, until - now, now - began)
+                return base.StoredValue(payload, until - now, now - began)
             builder, until = there.builders.get(key, (owner, 0.0))
             if builder != owner and until > now:
-                return StoredValue(clock=now)
+                return base.StoredValue(clock=now)
             there.builders[key] = (owner, now + lease_seconds)
-            return StoredValue(is_ours=True, clock=now)
+            return base.StoredValue(is_ours=True, clock=now)
 
     def _write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
         with self._lock:
-            until = max(began + ttl_seconds, self._now() + MIN_TTL_SECONDS)
+            until = max(began + ttl_seconds, self._now() + base.MIN_TTL_SECONDS)
             self._namespace(namespace).values[key] = (payload, until, began)
             self._namespace(namespace).builders.pop(key, None)
 
@@ -301,4 +290,4 @@ class MemorySharedState(SharedState):
 
 
 def _names(destination: Repository, digests: Sequence[Digest]) -> list[bytes]:
-    return [blob_field(str(destination).encode(), digest) for digest in digests]
+    return [base.blob_field(str(destination).encode(), digest) for digest in digests]
