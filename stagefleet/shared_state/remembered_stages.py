@@ -18,8 +18,7 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import DESCRIPTIONS, REJECTIONS, DeferredCall, LastStep, milliseconds, put_off
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.best_effort import BestEffortStore
-from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists
+from stagefleet.shared_state.best_effort import BestEffortStore, MemoryTagLists, RedisTagLists, TagLists
 from stagefleet.stage_lists import pack_id
 
 if TYPE_CHECKING:

@@ -20,10 +20,9 @@ from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.runs.models import ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
-from stagefleet.shared_state.best_effort import RedisLastUsed
+from stagefleet.shared_state.best_effort import RedisLastUsed, RedisTagLists
 from stagefleet.shared_state.implementations import RedisSharedState
 from stagefleet.shared_state.remembered_stages import RedisDescriptions
-from stagefleet.shared_state.tag_lists import RedisTagLists
 from stagefleet.stage_lists import StageIdList
 
 WRAPPED = "ERR Error running script (call to f_{}): @user_script:1: @user_script: 1: ".format("0a" * 20)

@@ -14,10 +14,9 @@ from stagefleet.redis_client import KEYS, RUN_ITEMS, RedisKey, connect_redis
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
-from stagefleet.shared_state.best_effort import RedisLastUsed
+from stagefleet.shared_state.best_effort import RedisLastUsed, RedisTagLists
 from stagefleet.shared_state.implementations import RedisSharedState
 from stagefleet.shared_state.remembered_stages import RedisDescriptions, RedisRejections
-from stagefleet.shared_state.tag_lists import RedisTagLists
 from stagefleet.stage_lists import StageIdList
 
 PAGE = Path(__file__).parents[2] / "docs/operations.md"

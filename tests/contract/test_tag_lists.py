@@ -12,7 +12,7 @@ import pytest
 from stagefleet.names import StageId
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists
+from stagefleet.shared_state.best_effort import MemoryTagLists, RedisTagLists, TagLists
 from stagefleet.stage_lists import StageIdList
 from tests.services.processes import wait_until
 
