@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from pydantic import ValidationError
 
 from stagefleet import errors
-from stagefleet.bounds import join_first
 from stagefleet.connections import Connections
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
@@ -248,12 +248,14 @@ _OUTCOMES_A_READ = 1000
 
 def find_run(ledger: Ledger, run_id: str) -> models.Run:
     """Return the run of an id, or whose id begins so; errors as of `Fleet.run`."""
-    found = ledger.runs_beginning(run_id)
-    if run_id in found or len(found) == 1:
-        return ledger.run(run_id if run_id in found else found[0])
+    found = list(islice(ledger.runs(beginning=run_id), _NAMED + 1)) if run_id else []
     if not found:
         raise no_run(run_id)
-    raise errors.UsageError(f"run {run_id!r} may be {join_first(found, _NAMED)}: write more of its id")
+    if len(found) > 1:
+        names = ", ".join(run.id for run in found[:_NAMED]) + (" or another" if len(found) > _NAMED else "")
+        raise errors.UsageError(f"run {run_id!r} may be {names}: write more of its id")
+    (run,) = found
+    return ledger.run(run.id) if run.state is models.RunState.UNREADABLE else run
 
 
 def find_run_under(ledger: Ledger, key: str) -> models.Run:

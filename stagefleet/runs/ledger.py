@@ -277,11 +277,11 @@ class CoordinatorLedger(Protocol):
             IncompatibleVersionError: An incompatible release wrote it.
         """
 
-    def runs(self) -> Iterator[models.Run]:
-        """List all runs, the newest first; an unreadable one is `UNREADABLE`, and does not hide others."""
+    def runs(self, *, beginning: str = "") -> Iterator[models.Run]:
+        """List all runs, or those whose ids begin with a text, the newest first.
 
-    def runs_beginning(self, text: str) -> list[str]:
-        """Find the ids of runs that begin with a text, sorted; they may include expired runs."""
+        An unreadable one is `UNREADABLE`, and does not hide others.
+        """
 
     def outcomes(
         self, run_id: str, after: str, *, limit: int, block_seconds: float

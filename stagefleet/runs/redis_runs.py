@@ -60,10 +60,10 @@ class RedisRuns:
             raise errors.IncompatibleVersionError(found[0].error.message)
         return found[0]
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self, *, beginning: str = "") -> Iterator[Run]:
         name = redis_client.RUNS.of(self._prefix)
         with redis_client.map_redis_errors(self._redis):
-            listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
+            listed = self._ids_beginning(name, beginning)
         for first in range(0, len(listed), _RUNS_A_CALL):
             chunk = listed[first : first + _RUNS_A_CALL]
             found = read_runs(self.scripts, chunk)
@@ -73,12 +73,14 @@ class RedisRuns:
                     self._redis.zrem(name, *expired)
             yield from found
 
-    def runs_beginning(self, text: str) -> list[str]:
+    def _ids_beginning(self, name: str, text: str) -> list[str]:
+        """Return the ids on a list that begin with a text, the newest first."""
+        if not text:
+            return [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
         if not text.isalnum():  # a Redis pattern
             return []
-        with redis_client.map_redis_errors(self._redis):
-            found = self._redis.zscan_iter(redis_client.RUNS.of(self._prefix), match=f"{text}*", count=1000)
-            return sorted({run.decode() for run, _ in found})
+        begun: dict[bytes, float] = dict(self._redis.zscan_iter(name, match=f"{text}*", count=1000))
+        return [run.decode() for run in sorted(begun, key=begun.__getitem__, reverse=True)]
 
     def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         stream = redis_client.RUN_OUTCOMES.of(self._prefix, run_id)

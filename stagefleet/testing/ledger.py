@@ -10,7 +10,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
@@ -240,19 +239,12 @@ class MemoryLedger:
 
     def run(self, run_id: str) -> models.Run:
         with self._runs.step() as now:
-            return replace(
-                self._runs.found(run_id).snapshot(now), lease_seconds=self._runs.settings.lease_seconds
-            )
+            return self._runs.snapshot(self._runs.found(run_id), now)
 
-    def runs(self) -> Iterator[models.Run]:
+    def runs(self, *, beginning: str = "") -> Iterator[models.Run]:
         with self._runs.step() as now:
-            return iter([record.snapshot(now) for record in reversed(self._runs.records.values())])
-
-    def runs_beginning(self, text: str) -> list[str]:
-        with self._runs.step():
-            return sorted(
-                run_id for run_id in self._runs.records if text.isalnum() and run_id.startswith(text)
-            )
+            listed = [self._runs.snapshot(record, now) for record in reversed(self._runs.records.values())]
+            return iter([run for run in listed if run.id.startswith(beginning)])
 
     def outcomes(
         self, run_id: str, after: str, *, limit: int, block_seconds: float

@@ -7,14 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from stagefleet.errors import CoordinatorLostError, WorkerLostError
 from stagefleet.names import split_host
 from stagefleet.runs import messages
 from stagefleet.runs.ledger import CoordinatorClaim, no_run
-from stagefleet.runs.models import Callback, ErrorInfo, RunState, WaitReason, WorkerInfo
+from stagefleet.runs.models import Callback, ErrorInfo, Run, RunState, WaitReason, WorkerInfo
 from stagefleet.settings import RunSettings
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
@@ -105,6 +105,10 @@ class MemoryRuns:
         if run_id not in self.records:
             raise no_run(run_id)
         return self.records[run_id]
+
+    def snapshot(self, record: RunRecord, now: float) -> Run:
+        """Return the public view of a run."""
+        return replace(record.snapshot(now), lease_seconds=self.settings.lease_seconds)
 
     def queue(self, record: RunRecord) -> str:
         """Return the queue of a run."""

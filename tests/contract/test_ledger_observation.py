@@ -49,14 +49,25 @@ class TestRuns:
 
     def test_one_is_found_by_how_its_id_begins(self, harness: LedgerHarness):
         run_id = harness.submit(["a"])
-        assert [run_id] == harness.ledger.runs_beginning(run_id[:8])
-        assert [run_id] == harness.ledger.runs_beginning(run_id)
-        assert [] == harness.ledger.runs_beginning("nowhere")
+        expected = (run_id, harness.ledger.run(run_id).lease_seconds)
+        for text in (run_id[:8], run_id):
+            assert [expected] == [(run.id, run.lease_seconds) for run in harness.ledger.runs(beginning=text)]
         assert [] == [
             found
-            for text in ("*", "?", "", run_id[:3] + "*")
-            for found in harness.ledger.runs_beginning(text)
+            for text in ("nowhere", "*", "?", run_id[:3] + "*")
+            for found in harness.ledger.runs(beginning=text)
         ]
+
+    def test_those_of_one_beginning_are_listed_the_newest_first(self, harness: LedgerHarness):
+        ids = []
+        for _ in range(40):
+            ids.append(harness.submit(["a"]))
+            harness.advance(1)
+        text = ids[0][0]
+
+        found = [run.id for run in harness.ledger.runs(beginning=text)]
+
+        assert [run_id for run_id in reversed(ids) if run_id.startswith(text)] == found
 
     def test_the_time_that_a_run_took_stands_still_after_its_end(self, harness: LedgerHarness):
         run_id = harness.submit(["a"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stagefleet.runs.models import ErrorInfo, Run, RunSpec, RunState
@@ -169,11 +171,13 @@ def test_the_beginning_of_an_id_will_do(command, fake_worker, verb):
     assert run in command("runs", verb, run[:6]).out
 
 
-def test_a_beginning_of_several_or_of_none_is_refused(command, monkeypatch, ledger):
+@pytest.mark.parametrize(("count", "told"), [(2, "…0, …1: write"), (9, "…0, …1, …2 or another: write")])
+def test_a_beginning_of_several_is_refused(command, monkeypatch, ledger, count, told):
     run = start(command)
-    monkeypatch.setattr(ledger, "runs_beginning", lambda _: [run, run[:-1] + "z"])
-    several = command("runs", "show", run[:4])
-    assert (2, True) == (several.code, run in several.err and "write more" in several.err)
+    several = [replace(ledger.run(run), id=f"{run[:4]}{number}") for number in range(count)]
+    monkeypatch.setattr(ledger, "runs", lambda *, beginning: iter(several if beginning else ()))
+    refused = command("runs", "show", run[:4])
+    assert (2, True) == (refused.code, told.replace("…", run[:4]) in refused.err)
     monkeypatch.undo()
 
 
