@@ -16,7 +16,7 @@ from stagefleet.errors import RedisUnreachableError, RunNotFoundError, Stageflee
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.fleet.requests import RunRequest
 from stagefleet.fleet.submission import check_key
-from stagefleet.operations.catalog import REQUESTS
+from stagefleet.operations.catalog import OPERATIONS, REQUESTS
 from stagefleet.redaction import quoted
 from stagefleet.reports.advice import advice_for
 from stagefleet.runs.figures import RunFigures, run_row
@@ -256,11 +256,19 @@ class RunObserver:
 
 
 def filter_of(operation: str, text: str, states: list[str]) -> RunFilter:
-    """Build the filter of a list; `UsageError` for a state that runs do not have."""
+    """Build the filter of a list; `UsageError` for a state that runs do not have.
+
+    The operation may be named as requests name it: `copy` for `copy_stage`.
+    """
     known = {str(state) for state in RunState}
     if unknown := [state for state in states if state not in known]:
         raise UsageError(f"state {quoted(unknown[0])}: write one of {', '.join(sorted(known))}")
-    return RunFilter(operation, text, tuple(RunState(state) for state in sorted(set(states))))
+    of_stages = f"{operation}_stage"
+    return RunFilter(
+        of_stages if of_stages in OPERATIONS else operation,
+        text,
+        tuple(RunState(state) for state in sorted(set(states))),
+    )
 
 
 def _check_fields(body: dict[str, Any], fields: dict[str, type]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -165,6 +166,8 @@ class CommonOptions:
     ] = False
 
     def __post_init__(self) -> None:
+        if self.redis_url is not None and not _REDIS_URL.match(self.redis_url):
+            raise UsageError("--redis-url: write redis://HOST:PORT/DATABASE, rediss://... or unix:///SOCKET")
         if self.redis_url is not None and _holds_password(self.redis_url):
             raise UsageError(
                 "--redis-url with a password would show in every process list: set STAGEFLEET_REDIS_URL, or "
@@ -228,6 +231,9 @@ def takes_common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [*signature.parameters.values(), *shared]
     run_with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as in `takes_run_options`
     return run_with_options
+
+
+_REDIS_URL = re.compile(r"\s*(?:rediss?|unix)://", re.IGNORECASE)
 
 
 def _holds_password(url: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stagefleet.errors import OutputError
+from stagefleet.errors import OutputError, UsageError
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
@@ -67,6 +67,17 @@ def write_file(path: str, parts: Iterable[bytes]) -> None:
         raise OutputError(
             f"{path} cannot be written ({error.strerror or error}): make room, or name another file"
         ) from error
+
+
+def check_files(paths: Iterable[str]) -> None:
+    """Raise `UsageError` for a file that has no folder, or is named twice; call it before the work."""
+    seen = set()
+    for path in (Path(name) for name in paths if name != "-"):
+        if not path.parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+        if path.resolve() in seen:
+            raise UsageError(f"{path} is named twice: give each form of a report a file of its own")
+        seen.add(path.resolve())
 
 
 def _write_to_stdout(parts: Iterable[bytes]) -> None:

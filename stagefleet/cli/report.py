@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,7 +14,7 @@ from rich.filesize import decimal
 
 import stagefleet
 from stagefleet.cli.options import chosen_options
-from stagefleet.cli.output import as_line, print_json, print_line, say, write_file
+from stagefleet.cli.output import as_line, check_files, print_json, print_line, say, write_file
 from stagefleet.errors import NoWorkerError, UsageError
 from stagefleet.operations.catalog import find_operation
 
@@ -285,11 +285,12 @@ REPORT_FORMS: Mapping[str, Callable[[Report], Iterable[bytes]]] = {
 """The forms of a report, by the ending of the file's name."""
 
 
-def check_report_files(files: Iterable[str]) -> None:
-    """Raise `UsageError` for a name that tells no form of a report."""
+def check_report_files(files: Collection[str]) -> None:
+    """Raise `UsageError` for a name that tells no form of a report, or where none can be written."""
     for file in files:
         if Path(file).suffix not in REPORT_FORMS:
             raise UsageError(f"--report {file}: let its name end in {' or '.join(REPORT_FORMS)}")
+    check_files(files)
 
 
 @contextmanager

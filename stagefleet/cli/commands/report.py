@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stagefleet.cli.output import print_json, say, write_file
+from stagefleet.cli.output import check_files, print_json, say, write_file
 from stagefleet.cli.report import REPORT_FORMS
 from stagefleet.cli.session import connect
 from stagefleet.errors import UsageError
@@ -47,6 +47,7 @@ def report_run(
         raise UsageError("no form of a report is named: add --html FILE, --junit FILE or --json")
     if [*(file for _, file in wanted), "-" if json else ""].count("-") > 1:
         raise UsageError("stdout takes one form of a report: give the others files")
+    check_files([file for _, file in wanted])
     with connect("stagefleet report") as fleet:
         found = fleet.run_under(idempotency_key or "") if run_id is None else fleet.run(run_id)
         report = fleet.report(found.id)

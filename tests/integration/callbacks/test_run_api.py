@@ -194,6 +194,7 @@ def test_wrong_arguments_are_refused_with_a_reason(call, document, reason):
         ("?limit=x", 400, "limit: write a number"),
         ("?limit=201", 400, "limit: write a number"),
         ("?after=x", 400, "is no position"),
+        ("?repo=x", 400, "'repo': there is no such parameter here, only operation, repository"),
         ("/0000000000ff", 404, "there is no run"),
         ("/0000000000ff/figures", 404, "there is no run"),
         ("/0000000000ff/outcomes", 404, "there is no run"),
@@ -206,6 +207,17 @@ def test_wrong_arguments_are_refused_with_a_reason(call, document, reason):
 def test_wrong_questions_are_refused_with_a_reason(call, path, status, reason):
     answer = call("GET", path)
     assert (status, True) == (answer.status_code, reason in told(answer)), answer.text
+
+
+def test_an_operation_is_filtered_by_its_word_in_requests_too(call, ledger):
+    run_id = start(ledger, operation="copy_stage")
+    found = {
+        operation: [run["run"] for run in call("GET", f"?operation={operation}").json()["runs"]]
+        for operation in ("copy", "copy_stage", "delete")
+    }
+    assert run_id in found["copy"]
+    assert found["copy"] == found["copy_stage"]
+    assert run_id not in found["delete"]
 
 
 def test_a_run_is_cancelled_and_its_leftovers_are_tried_again(call, ledger):

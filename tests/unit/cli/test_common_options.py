@@ -96,6 +96,12 @@ def test_a_password_has_no_place_on_a_command_line(command, url):
     assert "pw" not in refused.err
 
 
+@pytest.mark.parametrize("url", ["foo", "", "http://redis.test:6379/0", "redis.test:6379"])
+def test_no_url_of_a_redis_is_refused_with_what_to_write(command, url):
+    refused = command("runs", "list", "--redis-url", url)
+    assert (2, True) == (refused.code, "write redis://HOST:PORT/DATABASE" in refused.err)
+
+
 def test_the_redis_of_the_command_line_is_the_one_that_is_used(command, monkeypatch):
     monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://127.0.0.1:1/0")
     result = command("runs", "list", "--redis-url", "redis://127.0.0.1:2/0")

@@ -73,6 +73,7 @@ def test_a_run_that_is_not_finished_is_reported_as_it_stands(command, ledger):
         (("x",), "--html FILE, --junit FILE or --json"),
         (("x", "--html", "-", "--json"), "stdout takes one"),
         (("x", "--html", "-", "--junit", "-"), "stdout takes one"),
+        (("x", "--html", "a", "--junit", "./a"), "a is named twice"),
     ],
 )
 def test_wrong_use_is_one_line_and_writes_nothing(command, arguments, said):
@@ -114,6 +115,8 @@ def test_a_run_without_workers_is_reported_too(command):
     ("options", "said"),
     [
         (["--report", "a.pdf"], ".html or .xml or .json"),
+        (["--report", "missing/a.html"], "there is no folder missing"),
+        (["--report", "a.html", "--report", "./a.html"], "a.html is named twice"),
         (["--report", "a.html", "--detach"], "stagefleet report"),
         (["--report", "a.html", "--dry-run"], "stagefleet report"),
     ],
