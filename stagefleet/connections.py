@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from stagefleet.errors import RedisUnreachableError, StagefleetError
+from stagefleet.errors import RedisUnreachableError, StagefleetError, UsageError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.messages import layout_hosts, live_hosts
@@ -26,25 +26,34 @@ _Part = TypeVar("_Part")
 
 
 class _Lazy(Generic[_Part]):
-    """A part that is built once, at its first use; thread-safe."""
+    """A part that is built once, at its first use, and not after `close`; thread-safe."""
 
     def __init__(self, build: Callable[[], _Part], close: Callable[[_Part], object]) -> None:
         self._build = build
         self._close = close
         self._lock = threading.Lock()
         self._part: _Part | None = None
+        self._is_closed = False
+
+    @property
+    def built(self) -> _Part | None:
+        """The part, if it was built."""
+        return self._part
 
     @property
     def value(self) -> _Part:
-        """The part, built if necessary."""
+        """The part, built if necessary; `UsageError` after `close`."""
         with self._lock:
+            if self._is_closed:
+                raise UsageError("this fleet is closed: open another one")
             if self._part is None:
                 self._part = self._build()
             return self._part
 
     def close(self) -> None:
-        """Close the part, if it was built."""
+        """Close the part, if it was built, and refuse to build another one."""
         with self._lock:
+            self._is_closed = True
             part, self._part = self._part, None
         if part is not None:
             self._close(part)
@@ -115,7 +124,7 @@ class Connections:
         """Check that the processes of an embedded fleet are running; raise if one has ended."""
 
     def close(self) -> None:
-        """Close the connections, and stop an embedded fleet."""
+        """Close the connections, and stop an embedded fleet; later uses raise `UsageError`."""
         self._last_used.close()
         self._locks.close()
         self._ledger.close()
@@ -177,8 +186,9 @@ class EmbeddedConnections(Connections):
 
     def _stop(self, embedded: EmbeddedFleet) -> None:
         """Stop it; at once if no run is under way, as a worker takes a second to stop."""
+        ledger = self._ledger.built  # None after an interrupt of the start: there is no run
         try:
-            is_idle = not self._redis_url or all(run.state.is_final for run in self.ledger.runs())
+            is_idle = ledger is None or all(run.state.is_final for run in ledger.runs())
         except StagefleetError:  # Valkey has ended
             is_idle = False
         if is_idle:

@@ -109,7 +109,7 @@ class Fleet:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, and stop an embedded fleet."""
+        """Close the connections, and stop an embedded fleet; later uses of them raise `UsageError`."""
         self._connections.close()
 
     # Every run

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.connections import EmbeddedConnections
-from stagefleet.errors import RedisUnreachableError
+from stagefleet import embedded
+from stagefleet.connections import Connections, EmbeddedConnections
+from stagefleet.errors import RedisUnreachableError, UsageError
 from stagefleet.runs.models import RunSpec
 from stagefleet.settings import Settings
+from stagefleet.storage_connections import ClientStorages
 from stagefleet.testing import MemoryLedger
 
 
@@ -81,3 +83,59 @@ def test_a_fleet_whose_ledger_cannot_be_read_has_time_to_stop(connections, monke
 def test_a_fleet_that_only_looked_has_nothing_to_stop(connections):
     connections.close()
     assert [] == connections.embedded.ends
+
+
+class TestInterruptedStart:
+    """Ctrl-C while the ledger opens, when Valkey and the worker have started."""
+
+    @pytest.fixture
+    def announced(self):
+        return []
+
+    @pytest.fixture
+    def started(self):
+        return []
+
+    @pytest.fixture
+    def connections(self, monkeypatch, announced, started):
+        def interrupt(_storages, _redis_url):
+            raise KeyboardInterrupt
+
+        class Interrupted(EmbeddedConnections):
+            def _open_embedded(self):
+                started.append(RecordingFleet())
+                return started[-1]
+
+        monkeypatch.setattr(embedded, "require_packages", lambda: None)
+        monkeypatch.setattr(ClientStorages, "join", interrupt)
+        connections = Interrupted(Settings(), on_start=lambda: announced.append("starting"))
+        with pytest.raises(KeyboardInterrupt):
+            _ = connections.ledger
+        return connections
+
+    def test_the_end_stops_what_has_started_and_starts_nothing(self, connections, announced, started):
+        connections.close()
+        assert (["starting"], [["killed"]]) == (announced, [fleet.ends for fleet in started])
+
+    def test_nothing_starts_after_the_end(self, connections, started):
+        connections.close()
+        for use in (connections.begin_start, connections.check):
+            with pytest.raises(UsageError, match="closed: open another one"):
+                use()
+        assert 1 == len(started)
+
+
+@pytest.mark.parametrize("part", ["ledger", "locks", "last_used", "storages"])
+@pytest.mark.parametrize("make", [InMemory, lambda: Connections("redis://redis.test", Settings())])
+def test_a_closed_fleet_opens_no_connection(make, part):
+    connections = make()
+    connections.close()
+    with pytest.raises(UsageError, match="closed: open another one"):
+        getattr(connections, part)
+
+
+def test_a_closed_fleet_can_be_closed_again(connections):
+    _ = connections.ledger
+    connections.close()
+    connections.close()
+    assert ["killed"] == connections.embedded.ends
