@@ -6,23 +6,46 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from stagefleet.streams import discard_stdout, prepare_streams
 
-__all__ = ["main", "run_command"]
+__all__ = ["deliver_dropped_interrupts", "main", "run_command"]
 
 _INTERRUPTED = 3
 _TYPER_INTERRUPTED = 130
 """typer's exit code after a KeyboardInterrupt in a command."""
+_REPEAT_SECONDS = 0.01
 
 
 def main() -> None:
     """Run the command of `sys.argv`, and exit; the console script."""
     # End at SIGTERM as at Ctrl-C; otherwise the first process of a container would ignore it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    deliver_dropped_interrupts()
     prepare_streams()
     sys.exit(run_command(sys.argv[1:]))
+
+
+def deliver_dropped_interrupts() -> None:
+    """Deliver an interrupt again that Python has dropped, as it drops all that a finalizer raises."""
+    signal.signal(signal.SIGALRM, _deliver_again)
+    sys.unraisablehook = _handle_dropped
+
+
+def _handle_dropped(dropped: sys.UnraisableHookArgs, /) -> None:
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        # Later: what is raised here is dropped, too. A finalizer that still runs then leads here again.
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _deliver_again(_signal: int, _frame: FrameType | None) -> None:
+    """Raise the signal anew: a run may have started meanwhile, whose handler cancels it."""
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.raise_signal(signal.SIGTERM if is_ignored else signal.SIGINT)
 
 
 def run_command(arguments: Sequence[str]) -> int:
