@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ __all__ = ["deliver_dropped_interrupts", "main", "run_command"]
 _INTERRUPTED = 3
 _TYPER_INTERRUPTED = 130
 """typer's exit code after a KeyboardInterrupt in a command."""
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _REPEAT_SECONDS = 0.01
 
 
@@ -24,8 +27,25 @@ def main() -> None:
     # End at SIGTERM as at Ctrl-C; otherwise the first process of a container would ignore it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     deliver_dropped_interrupts()
+    atexit.register(_ignore_interrupts)  # the first to be registered runs last
     prepare_streams()
-    sys.exit(run_command(sys.argv[1:]))
+    code = _INTERRUPTED
+    with suppress(KeyboardInterrupt):  # another one, while the first is reported
+        code = run_command(sys.argv[1:])
+        _leave_at_interrupts(code)
+    sys.exit(code)
+
+
+def _leave_at_interrupts(code: int) -> None:
+    """Leave at once with this code at the next signal: the result is out, and threads may still end."""
+    for number in _INTERRUPTING:
+        signal.signal(number, lambda *_: os._exit(code))
+
+
+def _ignore_interrupts() -> None:
+    """Ignore signals while modules are torn down: the default of Python then would change the exit code."""
+    for number in _INTERRUPTING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def deliver_dropped_interrupts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -97,3 +98,42 @@ def test_other_errors_of_finalizers_are_told_as_ever(capsys):
 
     Failing()
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+ENDING = {
+    "threads": """
+def interrupt():
+    threading.main_thread().join()
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait(30)
+
+threading.Thread(target=interrupt).start()
+""",
+    "teardown": """
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+
+last = Last()
+""",
+    "report": """
+def interrupted(_):
+    raise KeyboardInterrupt
+
+cli.run_command = interrupted
+""",
+}
+
+
+@pytest.mark.parametrize("moment", ENDING)
+def test_an_interrupt_while_the_process_ends_keeps_its_exit_code(moment):
+    program = f"""
+import os, signal, threading
+from stagefleet import cli
+
+cli.run_command = lambda _: 3
+{ENDING[moment]}
+cli.main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=25, check=False)
+    assert (3, b"") == (result.returncode, result.stderr)
