@@ -9,24 +9,23 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from stagefleet.streams import discard_stdout, prepare_streams
 
-__all__ = ["deliver_dropped_interrupts", "main", "run_command"]
+__all__ = ["handle_signals", "main", "raise_interrupt", "run_command"]
 
 _INTERRUPTED = 3
 _TYPER_INTERRUPTED = 130
 """typer's exit code after a KeyboardInterrupt in a command."""
 _INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _REPEAT_SECONDS = 0.01
+_raised: list[int] = []  # the signals of the command under way that raised an interrupt
 
 
 def main() -> None:
     """Run the command of `sys.argv`, and exit; the console script."""
-    # End at SIGTERM as at Ctrl-C; otherwise the first process of a container would ignore it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    deliver_dropped_interrupts()
+    handle_signals()
     atexit.register(_ignore_interrupts)  # the first to be registered runs last
     prepare_streams()
     code = _INTERRUPTED
@@ -48,10 +47,20 @@ def _ignore_interrupts() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def deliver_dropped_interrupts() -> None:
-    """Deliver an interrupt again that Python has dropped, as it drops all that a finalizer raises."""
+def handle_signals() -> None:
+    """Raise an interrupt at SIGINT and SIGTERM; deliver it again if Python drops it in a finalizer."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as by nohup
+        signal.signal(signal.SIGINT, raise_interrupt)
+    # Otherwise the first process of a container would ignore it.
+    signal.signal(signal.SIGTERM, raise_interrupt)
     signal.signal(signal.SIGALRM, _deliver_again)
     sys.unraisablehook = _handle_dropped
+
+
+def raise_interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    """Handle a signal: end the command, also if a library makes another error of the interrupt."""
+    _raised.append(number)
+    raise KeyboardInterrupt
 
 
 def _handle_dropped(dropped: sys.UnraisableHookArgs, /) -> None:
@@ -75,6 +84,7 @@ def run_command(arguments: Sequence[str]) -> int:
         The exit code: 0 all succeeded or skipped, 1 some items failed, 2 invalid use or configuration,
         3 cancelled, 4 a service is out of reach.
     """
+    _raised.clear()
     try:
         code = _run(list(arguments))
     except KeyboardInterrupt:
@@ -84,7 +94,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except SystemExit as ending:
         return _end(ending)
     except Exception as error:  # noqa: BLE001 - the outermost handler: users see no traceback
-        return _explain(error)
+        return _complain("interrupted", _INTERRUPTED) if _raised else _explain(error)
     return _complain("interrupted", _INTERRUPTED) if code == _TYPER_INTERRUPTED else code
 
 

@@ -18,6 +18,7 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
+from stagefleet.cli import raise_interrupt
 from stagefleet.cli.output import flush_output, print_json, print_line, say
 from stagefleet.cli.report import RunReport, check_report_files, exit_code, print_plan, writing_reports
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
@@ -351,10 +352,10 @@ class Interrupts:
         if self._pressed:
             self._begin_cancel(run_id)
 
-    def handle(self, _signal: int, _frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         if self._pressed or self._run_id is None:
-            raise KeyboardInterrupt
+            raise_interrupt(number, frame)
         self._pressed = True
         self._begin_cancel(self._run_id)
 

@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 from stagefleet import Fleet
-from stagefleet.cli import deliver_dropped_interrupts
+from stagefleet.cli import handle_signals
 from stagefleet.cli.session import cancelling_on_interrupt
 from stagefleet.runs.models import RunSpec
 
@@ -24,8 +24,7 @@ def _signals(monkeypatch):
     before = {number: signal.getsignal(number) for number in HANDLED}
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    deliver_dropped_interrupts()
+    handle_signals()
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
@@ -89,6 +88,23 @@ def test_a_run_that_has_started_meanwhile_is_cancelled(services, ledger, monkeyp
         Finalized()
         interrupts.cancel(submission.run_id)
         assert cancelled.wait(30)
+
+
+@pytest.mark.usefixtures("in_fleet")
+def test_an_interrupt_of_which_a_library_makes_another_error_is_one(command, registries, monkeypatch):
+    """As pydantic does, with a SchemaError, while the settings load."""
+
+    def interrupt(_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("invalid schema") from None
+
+    monkeypatch.setattr(registries, "stage_ids", interrupt)
+    result = command("copy", "src.test/app", "dst.test/app")
+    assert (3, "stagefleet: error: interrupted\n") == (result.code, result.err)
+    monkeypatch.setattr(registries, "stage_ids", lambda _: 1 / 0)
+    assert 1 == command("copy", "src.test/app", "dst.test/app").code
 
 
 def test_other_errors_of_finalizers_are_told_as_ever(capsys):
