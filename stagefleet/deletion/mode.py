@@ -131,6 +131,9 @@ _HALF_WAY = errors.RegistryError(
     "the manifest goes, and its tags are listed still: a deletion ends half way there"
 )
 
+_LEASE_ENDS = (errors.LeaseLostError, errors.LockLostError, errors.ItemCancelledError)
+"""Errors of a lease, not of the registry."""
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -277,6 +280,7 @@ class DeletionProbe:
         """Remove leftovers of other probes, up to the first failure: the others would fail, too."""
         images = self._find_left()
         while images:
+            self._lease.check()
             digest, tags = images.popitem()
             tried = self._remove(digest, tags, others=chain.from_iterable(images.values()))
             if tried.left:
@@ -319,8 +323,22 @@ class DeletionProbe:
     def _remove(
         self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()
     ) -> ProbeResult:
-        """Remove a probe's image with its tags, by digest, else tag by tag; warn of those that stay."""
-        lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
+        """Remove a probe's image with its tags, by digest, else tag by tag; warn of those that stay.
+
+        A registry may take long for each request, so only an item that has to end hurries: what it leaves the
+        next probe removes.
+        """
+        try:
+            return self._remove_under(self._lease, image, tags, others)
+        except _LEASE_ENDS as ended:
+            lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
+            with suppress(*_LEASE_ENDS):
+                return self._remove_under(lease, image, tags)
+            raise ended
+
+    def _remove_under(
+        self, lease: Lease, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()
+    ) -> ProbeResult:
         whole = Reference.of(self._repository, image)
         refusals: list[errors.StagefleetError] = []
         with under_lease(lease):  # for reads, too: the item's own lease may be the reason for this undo
@@ -330,6 +348,8 @@ class DeletionProbe:
                         confirm_deleted(self._client, tags[-1], image, lease=lease)
                         break
                     refusals += [_HALF_WAY] if reference == whole else []
+                except _LEASE_ENDS:
+                    raise
                 except errors.StagefleetError as error:
                     refusals.append(error)
             if not refusals:
@@ -346,6 +366,8 @@ class DeletionProbe:
     def _is_gone(self, tag: Reference) -> bool:
         try:
             return self._seen_digest(tag) is None
+        except _LEASE_ENDS:
+            raise
         except errors.StagefleetError:
             return False  # unknown: better reported once too often
 

@@ -169,6 +169,42 @@ def test_the_wait_for_the_second_look_ends_with_the_item(fakes, push, mode, prob
 # No tag of ours is left
 
 
+def test_a_registry_that_deletes_the_probe_slowly_costs_no_lease(fakes, push, mode, probes, monkeypatch):
+    """R8: distribution 2.8 reads all tags at each DELETE by digest: 100,000 take longer than an undo may."""
+    push(fakes.source)
+    monkeypatch.setattr(deletion_probe, "_UNDO_SECONDS", -1)
+    assert (DeletionMode.DIGEST, set()) == (mode(), probes())
+
+
+def test_a_cancelled_probe_that_cannot_be_undone_in_time_is_no_lost_lease(
+    fakes, push, mode, probes, monkeypatch
+):
+    """R8, R48: the item ends as cancelled, not by the sweep; the next probe removes the tags."""
+    push(fakes.source)
+    with monkeypatch.context() as short:
+        short.setattr(deletion_probe, "_UNDO_SECONDS", -1)
+        with pytest.raises(ItemCancelledError):
+            mode(lease=CancelledAfter(fakes.registries, "put"))
+    assert 1 == len(probes())
+    assert (DeletionMode.DIGEST, set()) == (mode(), probes())
+
+
+class CancelledAfter:
+    """A lease that is cancelled after the first write of a kind."""
+
+    def __init__(self, registries, verb):
+        self.registries = registries
+        self.verb = verb
+
+    def check(self):
+        if any(verb == self.verb for verb, _ in self.registries.writes):
+            raise ItemCancelledError("cancelled")
+
+    def require(self, seconds):
+        self.check()
+
+
+
 def test_where_nothing_can_be_deleted_one_warning_names_the_tags_and_no_more_are_added(
     fakes, push, probes, warnings, forgotten
 ):
