@@ -18,8 +18,8 @@ from stagefleet.leases import NO_LEASE, TOLD_SECONDS, Lease, LeaseRenewer, Renew
 from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
 from stagefleet.redis_client import LastStep
-from stagefleet.runs.ledger import Claim, RenewalResult, WorkerLedger
-from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, ItemTransfer, WaitReason
+from stagefleet.runs.ledger import Claim, Ledger, RenewalResult
+from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, ItemTransfer, RunState, WaitReason
 from stagefleet.settings import RunSettings
 
 SomeOperation = TypeVar("SomeOperation", bound=Operation)
@@ -161,7 +161,7 @@ _log = EventLogger(__name__)
 
 
 class ItemLease(RenewedLease):
-    """`Lease` of one claimed item; cancelled once its run was cancelled with `now`."""
+    """`Lease` of one claimed item; cancelled for good with its run: with `now`, or as `check_run` finds."""
 
     def __init__(self, renewer: ItemLeaseRenewer, claim: Claim) -> None:
         seconds = claim.lease_until - claim.claimed_at  # the run's: set by its submitter
@@ -215,6 +215,14 @@ class ItemLease(RenewedLease):
         if not self.outlasts(seconds):
             raise errors.LeaseLostError(f"the lease on item {self.claim.item} was renewed too slowly")
 
+    def check_run(self) -> None:
+        if self._renewer.is_run_cancelling(self.claim):
+            self.is_cancelled = True
+        self.check()
+
+    def note_progress(self, seconds: float, text: str) -> None:
+        self._renewer.note_pause(self.claim, seconds, WaitReason(text=text).bounded())
+
     @contextmanager
     def waiting(self, seconds: float, host: str, text: str) -> Iterator[None]:
         if host:
@@ -258,7 +266,7 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
     An item may wait for `longest_pause_seconds` in one attempt, all its waits together.
     """
 
-    def __init__(self, ledger: WorkerLedger, settings: RunSettings) -> None:
+    def __init__(self, ledger: Ledger, settings: RunSettings) -> None:
         super().__init__("leases", self._renew_claims, interval_seconds=settings.renewal_seconds)
         self.stopping = False
         self.longest_pause_seconds = settings.longest_pause_seconds
@@ -293,8 +301,16 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
         except errors.StagefleetError as error:
             _log.debug("pause_not_noted", action="pause", error=str(error))
 
+    def is_run_cancelling(self, claim: Claim) -> bool:
+        """Return True if a claim's run is being cancelled; an unreachable ledger says nothing."""
+        try:
+            return self._ledger.run(claim.run_id).state is RunState.CANCELLING
+        except errors.StagefleetError as error:
+            _log.debug("run_not_read", action="check", error=str(error))
+            return False
+
     def _renew_claims(self, leases: Sequence[ItemLease]) -> list[bool]:
         answers = self._ledger.renew([lease.claim for lease in leases])
         for lease, answer in zip(leases, answers, strict=True):
-            lease.is_cancelled = answer is RenewalResult.CANCEL and not lease.is_lost
+            lease.is_cancelled |= answer is RenewalResult.CANCEL and not lease.is_lost
         return [answer is not RenewalResult.LOST for answer in answers]

@@ -66,6 +66,18 @@ class WaitReportingLease(Lease, Protocol):
     def note_bytes(self, moved: int, expected: int = 0) -> None:
         """Note bytes of large content that were moved, or that will be."""
 
+    def note_progress(self, seconds: float, text: str) -> None:
+        """Report how far long work is, as a wait of some seconds at most that counts as none; 0 ends it."""
+
+    def check_run(self) -> None:
+        """Check as `check`, and whether the run is being cancelled at all, by a round trip.
+
+        Call it from time to time in long work that has changed nothing yet.
+
+        Raises:
+            ItemCancelledError: The run is being cancelled, be it without `now`.
+        """
+
 
 def note_bytes(lease: Lease, moved: int, expected: int = 0) -> None:
     """Note moved and expected bytes if the lease takes reports."""
@@ -76,6 +88,20 @@ def note_bytes(lease: Lease, moved: int, expected: int = 0) -> None:
 def waiting(lease: Lease, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
     """Report a wait if the lease takes reports."""
     return lease.waiting(seconds, host, text) if isinstance(lease, WaitReportingLease) else nullcontext()
+
+
+def note_progress(lease: Lease, seconds: float, text: str = "") -> None:
+    """Report the progress of long work if the lease takes reports; 0 seconds end it."""
+    if isinstance(lease, WaitReportingLease):
+        lease.note_progress(seconds, text)
+
+
+def check_run(lease: Lease) -> None:
+    """Check the lease, and its run if it has one."""
+    if isinstance(lease, WaitReportingLease):
+        lease.check_run()
+    else:
+        lease.check()
 
 
 class _NoLease:
@@ -142,6 +168,13 @@ class ChildLease:
 
     def note_bytes(self, moved: int, expected: int = 0) -> None:
         note_bytes(self._lease, moved, expected)
+
+    def note_progress(self, seconds: float, text: str) -> None:
+        note_progress(self._lease, seconds, text)
+
+    def check_run(self) -> None:
+        self.check()
+        check_run(self._lease)
 
 
 _CURRENT: ContextVar[Lease] = ContextVar("lease", default=NO_LEASE)

@@ -330,11 +330,11 @@ class DeletionProbe:
         """
         try:
             return self._remove_under(self._lease, image, tags, others)
-        except _LEASE_ENDS as ended:
+        except _LEASE_ENDS:
             lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
             with suppress(*_LEASE_ENDS):
                 return self._remove_under(lease, image, tags)
-            raise ended
+            raise
 
     def _remove_under(
         self, lease: Lease, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()

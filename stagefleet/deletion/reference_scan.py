@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stagefleet.attempt import Attempt
 from stagefleet.deletion.checks import DeletedTags, numbered
-from stagefleet.deletion.index_members import TagReads
+from stagefleet.deletion.index_members import SeenTag, TagReads
 from stagefleet.deletion.tag_tables import KeptScans, KnownTable, KnownTags, ToDeleteTable, UserTable
-from stagefleet.errors import RedisUnreachableError
-from stagefleet.leases import elapsed_seconds
+from stagefleet.errors import RedisUnreachableError, RegistryError
+from stagefleet.leases import TOLD_SECONDS, check_run, elapsed_seconds, note_progress
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records.ids import is_record_tag
 from stagefleet.registries import Registries
@@ -35,6 +36,8 @@ SLOW_SECONDS = 6.0
 """Longest valid second round; the rest of the time is for the deletions that it allows."""
 
 _REUSED_SECONDS = 8.0
+_REPORT_SECONDS = 5.0
+"""Pause between two reports of how far the first round is, and two looks at its run."""
 _WAIT_SECONDS = 600
 _MOST_UNREADABLE = 100
 """Most unreadable tags, each of which costs some seconds of retries; beyond it no round is complete."""
@@ -164,7 +167,7 @@ class ReferenceScan:
         unreadable: list[str] = []
         placeholders: list[str] = []
         members = 0
-        for seen in self._tag_reads.read(tag for tag in self._tag_reads.list() if _is_fixed(tag)):
+        for seen in self._reporting(self._tag_reads.read(self._fixed_tags())):
             members += len(seen.members.used)
             if seen.digest is None or not seen.is_readable or members > _MOST_MEMBERS:
                 unreadable.append(seen.tag)
@@ -188,6 +191,36 @@ class ReferenceScan:
             "placeholders": placeholders[:_MOST_PLACEHOLDERS],
             **{name: self._put_parts(token, name, table.take_parts()) for name, table in tables.items()},
         }
+
+    def _fixed_tags(self) -> Iterator[str]:
+        return (tag for tag in self._tag_reads.list() if _is_fixed(tag))
+
+    def _reporting(self, looks: Iterator[SeenTag]) -> Iterator[SeenTag]:
+        """Report how far a long round is; end it with a cancelled run, as nothing has been changed yet."""
+        lease = self._attempt.lease
+        check_run(lease)
+        began = elapsed_seconds()
+        report_at, done, total = began + TOLD_SECONDS, 0, 0
+        try:
+            for done, seen in enumerate(looks, start=1):
+                yield seen
+                if elapsed_seconds() < report_at:
+                    continue
+                check_run(lease)
+                if not total:
+                    with suppress(RegistryError):
+                        total = sum(1 for _ in self._fixed_tags())
+                total = max(total, done)
+                left_seconds = (elapsed_seconds() - began) * (total - done) / done
+                note_progress(
+                    lease,
+                    2 * left_seconds + 2 * _REPORT_SECONDS,
+                    f"{done:,} of {total:,} tags looked at before a deletion in {self._repository}",
+                )
+                report_at = elapsed_seconds() + _REPORT_SECONDS
+        finally:
+            if total:
+                note_progress(lease, 0)
 
     def _second_round(self, first: dict[str, Any], newer_than: float) -> tuple[dict[str, Any], float]:
         if not first["is_whole"] or self._kept.is_slow(self._run, self._repository):

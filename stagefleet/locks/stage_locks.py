@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stagefleet.attempt import Attempt
 from stagefleet.errors import ImageInUseError, LockTimeoutError
-from stagefleet.leases import Lease, note_bytes, waiting
+from stagefleet.leases import Lease, check_run, note_bytes, note_progress, waiting
 from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_label
 from stagefleet.logs import EventLogger
 from stagefleet.names import Digest, StageId, StorageAddress
@@ -48,6 +48,13 @@ class StageLock:
 
     def note_bytes(self, moved: int, expected: int = 0) -> None:
         note_bytes(self.lease, moved, expected)
+
+    def note_progress(self, seconds: float, text: str) -> None:
+        note_progress(self.lease, seconds, text)
+
+    def check_run(self) -> None:
+        check_run(self.lease)
+        self.check()
 
 
 class StageLocks:

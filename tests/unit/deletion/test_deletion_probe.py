@@ -204,7 +204,6 @@ class CancelledAfter:
         self.check()
 
 
-
 def test_where_nothing_can_be_deleted_one_warning_names_the_tags_and_no_more_are_added(
     fakes, push, probes, warnings, forgotten
 ):

@@ -30,6 +30,12 @@ class Lease:
     def note_bytes(self, moved, expected=0):
         pass
 
+    def note_progress(self, seconds, text):
+        pass
+
+    def check_run(self):
+        self.check()
+
     def waiting(self, seconds, host, text):
         self.told.append((seconds, host, text))
         return threading.Lock()  # any context

@@ -31,6 +31,12 @@ class Lease:
     def note_bytes(self, moved, expected=0):
         pass
 
+    def note_progress(self, seconds, text):
+        pass
+
+    def check_run(self):
+        self.check()
+
     @contextmanager
     def waiting(self, seconds, host, text):
         self.told.append((seconds, host, text))
