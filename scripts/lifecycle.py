@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from scripts.demo.shell import INTERRUPTS, ClaimError, ensure, tell
+from scripts.demo.shell import INTERRUPTS, ClaimError, ensure, forget_interrupts, interrupt, tell
 from tests.services import ServiceMissingError, ServiceStartError, make_workspace
 from tests.services.processes import wait_until
 from tests.services.workspace import mounts_under
@@ -34,13 +32,14 @@ def run_with_services(work: Callable[[Path, ExitStack], None]) -> int:
     """
     started_at = time.monotonic()
     for number in INTERRUPTS:
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     status = 0
     try:
         with make_workspace() as folder:
             _run_in(folder, work)
     except KeyboardInterrupt:
         status = _INTERRUPTED
+        forget_interrupts()
         tell("interrupted")
     except (ClaimError, ServiceMissingError, ServiceStartError, TimeoutError, OSError) as error:
         tell(f"FAILED: {error}")
@@ -91,7 +90,3 @@ def _processes_of(folder: Path) -> list[str]:
                 words = command.decode(errors="replace").split("\0")
                 found.append(" ".join((entry.name, *words)))
     return found
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

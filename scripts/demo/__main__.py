@@ -11,7 +11,7 @@ import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from scripts.demo.shell import tell
+from scripts.demo.shell import forget_interrupts, tell
 from scripts.demo.story import Story
 from scripts.lifecycle import run_with_services
 
@@ -35,6 +35,7 @@ def _wait_for_leave() -> None:
     with suppress(KeyboardInterrupt):
         if not sys.stdin.readline() and not sys.stdin.isatty():
             signal.pause()
+    forget_interrupts()
 
 
 if __name__ == "__main__":

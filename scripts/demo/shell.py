@@ -11,10 +11,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from tests.services import Program, clean_environment
 
-__all__ = ["INTERRUPTS", "ClaimError", "Shell", "claim", "ensure", "tell", "uninterrupted"]
+__all__ = [
+    "INTERRUPTS",
+    "ClaimError",
+    "Shell",
+    "claim",
+    "ensure",
+    "forget_interrupts",
+    "interrupt",
+    "tell",
+    "uninterrupted",
+]
 
 _COMMAND_SECONDS = 90
 """The longest that one command may take; a run waits 60 s for a worker before it gives up."""
@@ -28,8 +40,24 @@ class ClaimError(Exception):
     """What the demo says is not so."""
 
 
+_came: list[int] = []
+
+
+def interrupt(number: int, _frame: FrameType | None = None) -> NoReturn:
+    """End the demo: a handler of signals. `tell` ends it where Python has dropped that, as in a finalizer."""
+    _came.append(number)
+    raise KeyboardInterrupt
+
+
+def forget_interrupts() -> None:
+    """Let the end be told."""
+    _came.clear()
+
+
 def tell(text: str = "") -> None:
-    """Say a line of the story."""
+    """Say a line of the story; `KeyboardInterrupt` if a signal has come, and nobody has ended for it."""
+    if _came:
+        raise KeyboardInterrupt
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
