@@ -128,6 +128,18 @@ class ResilientChannel(kombu_redis.Channel):
         parameters["connection_class"] = checked(parameters["connection_class"], is_passing)
         return parameters
 
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Refresh, as kombu does at each poll; a Redis that takes no writes for now is one that is away.
+
+        kombu logs a traceback for what Redis refuses, and nothing while it is away: both are tried again.
+        """
+        try:
+            super().maybe_refresh_binding_expiry()
+        except redis.ResponseError as error:
+            if not is_passing(error):
+                raise
+            raise redis.ConnectionError(str(error)) from error
+
     def _brpop_read(self, **options: Any) -> Any:
         """Read the reply to the pending BRPOP, and deliver its message."""
         try:
