@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -220,7 +219,8 @@ class TestInterrupt:
 
         def interrupt_twice(_):
             while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-                time.sleep(0.01)  # the run has started, and the command does not listen yet
+                if left.wait(0.01):  # the run has started, and the command does not listen yet
+                    return
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
             assert left.wait(30)

@@ -148,6 +148,9 @@ class FakeConnections:
         self.locks.close()
 
 
+_STOP_SECONDS = 60
+
+
 class FakeWorker:
     """Works off what the ledger publishes, in one thread, until it is stopped."""
 
@@ -158,7 +161,7 @@ class FakeWorker:
         self.on_claim: Callable[[str], None] = lambda _: None
         self._ledger = ledger
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def start(self) -> None:
         self._ledger.heartbeats.beat(WorkerInfo("worker:1", 4, ("copy", "delete", "describe")), seconds=60)
@@ -166,8 +169,8 @@ class FakeWorker:
 
     def stop(self) -> None:
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join(_STOP_SECONDS)
+        assert not self._thread.is_alive(), "the worker's item ends"
 
     def _work(self) -> None:
         while not self._stop.wait(0.001):
