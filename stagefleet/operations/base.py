@@ -223,9 +223,7 @@ def compare(wanted: Sequence[str], storages: PlanStorages, destination: StorageA
     """Plan the stages that a destination lacks; it may be new, but it must answer."""
     if not wanted:
         return Plan(wanted)
-    present = StageIdList.of(storages.stage_ids(destination))
-    if not present:
-        storages.ping(destination)
+    present = storages.list_reachable(destination)
     if isinstance(wanted, StageNames):
         return Plan(*wanted.split(present))
     named = set(wanted)
@@ -318,8 +316,15 @@ class PlanStorages:
         """Return a view for several plans, in which each storage is listed once."""
         return replace(self, stage_ids=cache(lambda address: StageIdList.of(self.stage_ids(address))))
 
+    def list_reachable(self, address: StorageAddress) -> StageIdList:
+        """List a storage that may be new, but must answer."""
+        found = StageIdList.of(self.stage_ids(address))
+        if not found:
+            self.ping(address)
+        return found
+
     def listing(self, first: StorageAddress, second: StorageAddress) -> PlanStorages:
-        """Return a view in which two storages have been listed, side by side.
+        """Return a view in which two storages have been listed, side by side; the second must answer.
 
         An error of the first is raised at once and ends both; one of the second where its list is used.
         """
@@ -331,7 +336,7 @@ class PlanStorages:
 
         def list_second(_: Lease) -> None:
             try:
-                found[second] = StageIdList.of(self.stage_ids(second))
+                found[second] = self.list_reachable(second)
             except errors.StagefleetError as error:
                 failed[second] = error
 
@@ -340,8 +345,11 @@ class PlanStorages:
                 raise failed[address]
             return found[address] if address in found else self.stage_ids(address)
 
+        def ping(address: StorageAddress) -> object:
+            return (address == second and second in found) or self.ping(address)
+
         self.side_by_side([list_first, list_second])
-        return replace(self, stage_ids=stage_ids)
+        return replace(self, stage_ids=stage_ids, ping=ping)
 
     def may_exist(self, address: StorageAddress) -> bool:
         """Return True if a storage exists, or does not answer."""

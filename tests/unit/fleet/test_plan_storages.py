@@ -11,7 +11,7 @@ import pytest
 from stagefleet.errors import ForbiddenError, RegistryUnavailableError
 from stagefleet.leases import NO_LEASE, current_lease
 from stagefleet.names import StageId, StorageAddress, parse_address
-from stagefleet.operations.base import PlanStorages
+from stagefleet.operations.base import PlanStorages, compare
 from stagefleet.threads import RequestThreads
 
 FIRST, SECOND, OTHER = map(parse_address, ("a.test/app", "b.test/app", "c.test/app"))
@@ -23,9 +23,12 @@ WAIT_SECONDS = 10
 def make_storages():
     threads = RequestThreads(2)
 
-    def make(stage_ids: Callable[[StorageAddress], Iterable[StageId]]) -> PlanStorages:
+    def make(
+        stage_ids: Callable[[StorageAddress], Iterable[StageId]],
+        ping: Callable[[StorageAddress], object] = print,
+    ) -> PlanStorages:
         return PlanStorages(
-            stage_ids, lambda *_: iter(()), print, bool, print, "", partial(threads.run, lease=NO_LEASE)
+            stage_ids, lambda *_: iter(()), ping, bool, print, "", partial(threads.run, lease=NO_LEASE)
         )
 
     yield make
@@ -45,6 +48,24 @@ def test_two_storages_are_listed_at_once_and_each_once(make_storages):
     assert STAGE_IDS[:1] == list(storages.stage_ids(FIRST))
     assert STAGE_IDS == list(storages.stage_ids(SECOND)) == list(storages.stage_ids(SECOND))
     assert 2 == len(listed)
+
+
+def test_an_empty_second_is_checked_while_the_first_is_listed_and_once(make_storages):
+    both, pinged = threading.Barrier(2, timeout=WAIT_SECONDS), []
+
+    def stage_ids(address):
+        if address == FIRST:
+            both.wait()
+            return STAGE_IDS
+        return ()
+
+    def ping(address):
+        pinged.append(address)
+        both.wait()
+
+    wanted = [str(stage_id) for stage_id in STAGE_IDS]
+    assert wanted == compare(wanted, make_storages(stage_ids, ping).listing(FIRST, SECOND), SECOND).items
+    assert [SECOND] == pinged
 
 
 def test_a_storage_that_was_not_listed_is_asked(make_storages):

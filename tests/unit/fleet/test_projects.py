@@ -7,6 +7,7 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.errors import StagesNotFoundError, UsageError
 from stagefleet.names import EngineProject, Repository, StageId, split_host
+from stagefleet.operations.base import PlanStorages
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
@@ -40,6 +41,8 @@ class Lists:
 
     def listing(self, first, second):
         return self
+
+    list_reachable = PlanStorages.list_reachable
 
     def ping(self, address):
         self.read.append(f"ping {address}")
