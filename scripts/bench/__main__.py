@@ -14,6 +14,7 @@ from scripts.bench.figures import Figures
 from scripts.bench.listing import measure_listing
 from scripts.bench.memory import measure_large_layer, measure_memory, measure_reports
 from scripts.bench.pages import measure_pages
+from scripts.bench.plans import measure_plans
 from scripts.bench.shapes import measure_shapes
 from tests.services import make_workspace
 
@@ -25,9 +26,10 @@ PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "bookkeeping": measure_bookkeeping,
     "fairness": measure_fairness,
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
+    "plans": measure_plans,
     "pages": measure_pages,
     "reports": lambda figures, folder, _: measure_reports(figures, folder),
-    "large": lambda figures, folder, _: measure_large_layer(figures, folder),
+    "large": measure_large_layer,
     "shapes": measure_shapes,
 }
 _ON_DEMAND = {"large", "shapes"}  # minutes, or 30 GB of disk, for figures that rarely change
