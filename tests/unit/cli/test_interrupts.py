@@ -120,8 +120,9 @@ ENDING = {
     "threads": """
 def interrupt():
     threading.main_thread().join()
-    os.kill(os.getpid(), signal.SIGINT)
-    threading.Event().wait(30)
+    while True:  # one that comes just before the main thread waits is handled at its end
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(0.1)
 
 threading.Thread(target=interrupt).start()
 """,
