@@ -72,7 +72,7 @@
     });
     const until = figures.begins_at + figures.bars * figures.bar_seconds;
     target.replaceChildren(drawing, pages.element('p',
-      `${pages.moment(figures.begins_at)} to ${pages.time(until)}; a bar is ${pages.duration(figures.bar_seconds)}, the highest has ${pages.number(highest)} items`));
+      `${pages.moment(figures.begins_at)} to ${pages.time(until)}; a bar is ${pages.duration(figures.bar_seconds)}, the highest stands for ${pages.number(highest)}`));
   }
 
   /* An item counts for the registry that its failure names, else for the one that is written to. */
@@ -121,7 +121,7 @@
     showFacts(run);
     showTimeLine(figures);
     byId('error-types').replaceChildren(...Object.entries(figures.error_types).map(
-      ([name, count]) => pages.element('div', `${name}: ${pages.number(count)}. ${advice[name] || ''}`)));
+      ([name, count]) => pages.element('div', `${name} (${pages.number(count)}): ${advice[name] || ''}`)));
     pages.table(byId('failures'), [item, ['Reason', reason], ['Attempts', row => pages.number(row.attempts), 'end'],
       ['At', row => pages.moment(row.at)]], figures.failures, run.failed ? 'They are being read…' : 'None.');
     if (run.failed > figures.failures.length && figures.has_all) {

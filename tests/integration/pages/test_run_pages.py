@@ -84,7 +84,7 @@ def test_a_run_that_failed_tells_why_and_is_tried_again(pages: Pages, runs: Runs
     runs.fail(run_id, 1, "layer sha256:0a is missing")
     text = pages.show_run(run_id, "failed")
     assert "BrokenStageError: layer sha256:0a is missing" in text
-    assert "BrokenStageError: 1. Delete the stage where it is broken" in text, "it says what to do"
+    assert "BrokenStageError (1): Delete the stage where it is broken" in text, "it says what to do"
     assert ["Try again what failed"] == pages.buttons()
     pages.browser.run("document.querySelector('[data-action=retry]').click()")
     again = pages.wait_for(
