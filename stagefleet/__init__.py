@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stagefleet.operations.fetch import FetchOperation
     from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
     from stagefleet.operations.verify import VerifyOperation
-    from stagefleet.project import Project
+    from stagefleet.project_addresses import Project
     from stagefleet.projects.lookup import retry_on_changed_state
     from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
     from stagefleet.settings import Settings, load_settings
@@ -88,7 +88,7 @@ _HOMES = {
     "Reference": "stagefleet.names",
     "RemoteCallback": "stagefleet.fleet.callbacks",
     "Repository": "stagefleet.names",
-    "Project": "stagefleet.project",
+    "Project": "stagefleet.project_addresses",
     "Run": "stagefleet.runs.models",
     "RunState": "stagefleet.runs.models",
     "Settings": "stagefleet.settings",

@@ -19,7 +19,7 @@ from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.operations.delete import InUsePolicy
 from stagefleet.processes import require_extra
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.redis_client import connect_redis
 from stagefleet.registries import Registries
@@ -34,7 +34,7 @@ from stagefleet.storages.storages import Storages
 if TYPE_CHECKING:
     from redis import Redis
 
-    from stagefleet.projects.purge import PurgePlan
+    from stagefleet.projects.purge_plan import PurgePlan
     from stagefleet.storages.docker_engine import EngineHost
 
 
@@ -71,7 +71,7 @@ class ClientStorages(Storages):
 
     def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         """Plan the purge of a project; see `plan_purge`."""
-        from stagefleet.projects.purge import plan_purge  # noqa: PLC0415 - one command asks for it
+        from stagefleet.projects.purge_plan import plan_purge  # noqa: PLC0415 - one command asks for it
 
         return plan_purge(self, project, policy=policy, sized=sized)
 

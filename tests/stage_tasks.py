@@ -18,7 +18,7 @@ from stagefleet.operations.delete import InUsePolicy
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.operations.publish import TakeOperation
-from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
+from stagefleet.project_addresses import DeployedImage, Project, TagRule, deployed_image
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record

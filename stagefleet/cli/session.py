@@ -31,7 +31,7 @@ from stagefleet.settings_sources import unknown_variables
 if TYPE_CHECKING:
     from stagefleet.fleet.callbacks import StartArguments
     from stagefleet.fleet.project import FleetProject
-    from stagefleet.project import Items
+    from stagefleet.project_addresses import Items
     from stagefleet.settings import LogSettings
 
 

@@ -25,14 +25,14 @@ from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, f
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import PruneOperation
-from stagefleet.project import Project, parse_repository
+from stagefleet.project_addresses import Project, parse_repository
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.ledger import key_conflict
 from stagefleet.runs.models import NextRun, Run, RunSpec, RunState
 from stagefleet.traces import in_span
 
 if TYPE_CHECKING:
-    from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
+    from stagefleet.projects.purge_plan import PurgeGroup, PurgePlan  # imports the registry client
 
 _POLL_SECONDS = 0.2
 _WHOLE = {"starts_early": False}

@@ -18,7 +18,7 @@ from stagefleet.images import Platform, PlatformSelection, StageDescription, par
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.base import Operation, Plan
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Items, Project, Source, parse_hosts, parse_repository, parse_storage
+from stagefleet.project_addresses import Items, Project, Source, parse_hosts, parse_repository, parse_storage
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo
 from stagefleet.settings import Settings, load_settings

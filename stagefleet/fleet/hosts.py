@@ -11,7 +11,7 @@ from stagefleet.connections import Connections
 from stagefleet.errors import HostNotFoundError, UsageError
 from stagefleet.locks import HeldLock, LockInfo
 from stagefleet.names import StageId
-from stagefleet.project import Items, Project, Source, parse_hosts, parse_stage_ids
+from stagefleet.project_addresses import Items, Project, Source, parse_hosts, parse_stage_ids
 from stagefleet.redaction import quoted
 from stagefleet.runs.models import Outcome, Run
 

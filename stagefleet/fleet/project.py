@@ -15,14 +15,21 @@ from stagefleet.operations import delete, describe, publish
 from stagefleet.operations.base import Operation, Plan
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
-from stagefleet.project import DeployedImage, Items, Project, TagRule, deployed_image, parse_repository
+from stagefleet.project_addresses import (
+    DeployedImage,
+    Items,
+    Project,
+    TagRule,
+    deployed_image,
+    parse_repository,
+)
 from stagefleet.runs.models import Run, RunState
 from stagefleet.storages.isolation import OnLeftOut
 
 if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
     from stagefleet.projects.lookup import StageLookup  # imports the registry client
-    from stagefleet.projects.purge import PurgePlan
+    from stagefleet.projects.purge_plan import PurgePlan
     from stagefleet.registry.referrers import Referrer
 
 

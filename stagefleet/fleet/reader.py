@@ -16,7 +16,7 @@ from stagefleet.fleet.submission import check_key
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, fingerprint
-from stagefleet.project import Items, Project, parse_storage
+from stagefleet.project_addresses import Items, Project, parse_storage
 from stagefleet.runs import models
 from stagefleet.storages.isolation import OnLeftOut, describe_all, left_out
 from stagefleet.threads import LeaseBoundThreads

@@ -10,7 +10,7 @@ from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations import records as operations
-from stagefleet.project import Items, parse_repository, parse_storage
+from stagefleet.project_addresses import Items, parse_repository, parse_storage
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
 from stagefleet.runs.models import Run

@@ -15,7 +15,7 @@ from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import REQUESTS
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.redaction import quoted
 from stagefleet.runs.models import Run
 from stagefleet.setting_types import RepositoryText, StorageAddressText

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS, join_first
 from stagefleet.names import StageId, StorageAddress, join_host
-from stagefleet.project import Items, Project, parse_stage_ids
+from stagefleet.project_addresses import Items, Project, parse_stage_ids
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from stagefleet.stage_lists import StageIdList, StageNames
 

@@ -12,7 +12,7 @@ from stagefleet.errors import StagefleetError, UnreachableError, UsageError
 from stagefleet.images import PlatformSelection
 from stagefleet.names import Repository, StorageAddress
 from stagefleet.operations import base
-from stagefleet.project import Items, Project
+from stagefleet.project_addresses import Items, Project
 
 _LOGGER = logging.getLogger(__name__)
 

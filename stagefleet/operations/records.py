@@ -10,7 +10,7 @@ from pydantic import validate_call
 from stagefleet.errors import UsageError
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset
-from stagefleet.project import Items
+from stagefleet.project_addresses import Items
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.setting_types import RepositoryText, StorageAddressText

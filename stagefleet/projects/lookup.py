@@ -17,7 +17,7 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import current_lease
 from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.isolation import Isolation, left_out, try_again
 from stagefleet.storages.storages import Storages

@@ -13,7 +13,7 @@ from stagefleet.errors import ManifestRefusedError, NotFoundError, StagefleetErr
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.project import Items, parse_repository, parse_stage_ids
+from stagefleet.project_addresses import Items, parse_repository, parse_stage_ids
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.transport import Body

@@ -21,7 +21,7 @@ from stagefleet.operations import copy, delete, fetch, publish
 from stagefleet.operations import records as operations
 from stagefleet.operations.base import ProjectOperation
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.project import parse_repository
+from stagefleet.project_addresses import parse_repository
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, ImageMetadata

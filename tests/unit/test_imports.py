@@ -53,7 +53,7 @@ def test_a_client_loads_a_storage_s_medium_and_an_operation_when_it_needs_them()
         "fleet.project",
         "fleet.chains",
         "operations.copy",
-        "projects.purge",
+        "projects.purge_plan",
         "records.models",
         "storages.docker_engine",
     }

@@ -6,7 +6,7 @@ from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.images import Platform, PlatformSelection
 from stagefleet.names import Repository
 from stagefleet.operations.fetch import FetchOperation
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 
 
 @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm64/v8", "windows/amd64"])

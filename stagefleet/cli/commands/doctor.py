@@ -20,7 +20,7 @@ from stagefleet.embedded import require_packages
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError, UsageError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository
-from stagefleet.project import parse_repository
+from stagefleet.project_addresses import parse_repository
 from stagefleet.redaction import masked_url
 from stagefleet.redis_client import connect_redis
 from stagefleet.redis_facts import RedisFacts, check_writes, missing_rights, read_facts, rights_rule

@@ -24,7 +24,7 @@ from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet.fleet.chains import PurgedGroup
-    from stagefleet.projects.purge import PurgePlan  # imports the registry client
+    from stagefleet.projects.purge_plan import PurgePlan  # imports the registry client
 
 _SHOWN_UNKNOWN = 5
 _SHOWN_UNWEIGHED = 3

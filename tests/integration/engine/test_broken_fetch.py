@@ -17,7 +17,7 @@ from stagefleet.errors import (
 from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.storages import verification
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of

@@ -15,7 +15,7 @@ from stagefleet.errors import (
 from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.registry.http.transport import Transport
 from tests.integration.engine.conftest import LABELS, RETRIES
 from tests.services import ImageMaker

@@ -7,7 +7,7 @@ import pytest
 from stagefleet.errors import NotFoundError
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.storages.docker_engine import EngineHost
 from tests.integration.engine.conftest import LABELS

@@ -12,7 +12,7 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.records.ids import RecordId
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of

@@ -6,7 +6,7 @@ import pytest
 
 from stagefleet.errors import StageNotFoundError
 from stagefleet.names import EngineProject, Repository
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.storages.docker_engine import EngineHost
 from tests.integration.engine.conftest import PROJECT
 from tests.services import ImageMaker

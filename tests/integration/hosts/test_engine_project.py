@@ -11,7 +11,7 @@ from stagefleet.cli import run_command
 from stagefleet.errors import UsageError
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.records.ids import RecordKind
 from stagefleet.records.models import ImportMetadata, ManagedImage
 from stagefleet.runs.models import ItemState, Outcome, RunState

@@ -12,7 +12,7 @@ import pytest
 from stagefleet.errors import HostNotFoundError, RemoteError, UsageError
 from stagefleet.names import Repository
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.processes import wait_until

@@ -9,7 +9,7 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import Repository
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings

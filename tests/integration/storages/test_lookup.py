@@ -9,7 +9,7 @@ import pytest
 
 from stagefleet import Fleet, Settings
 from stagefleet.names import Repository, StageId
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from tests.integration.storages.pushing import DIGEST, OTHER, ids, lists, push, stage
 
 

@@ -20,7 +20,7 @@ from stagefleet.errors import (
 )
 from stagefleet.locks import RedisLocks
 from stagefleet.names import EngineProject, Reference, Repository, StageId
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, LockSettings, Settings
 from stagefleet.shared_state.implementations import RedisSharedState

@@ -10,7 +10,7 @@ import pytest
 from stagefleet.connections import Connections
 from stagefleet.images import Platform
 from stagefleet.names import Repository, StageId
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis

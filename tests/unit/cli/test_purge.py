@@ -13,7 +13,7 @@ import pytest
 
 from stagefleet.cli.commands import purge
 from stagefleet.names import Repository
-from stagefleet.projects.purge import PurgeGroup, PurgePlan
+from stagefleet.projects.purge_plan import PurgeGroup, PurgePlan
 from stagefleet.runs.models import WorkerInfo
 
 REPOSITORY = "src.test/app"

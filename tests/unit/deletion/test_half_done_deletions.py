@@ -26,7 +26,7 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.manifests import Manifest
 from stagefleet.names import StageId
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.records.image import RecordImage, is_placeholder, make_placeholder, make_rejection, put_record
 from stagefleet.records.models import CustomTag, RejectedStage
 from stagefleet.registries import Registries

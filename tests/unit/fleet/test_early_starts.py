@@ -11,7 +11,7 @@ from stagefleet.operations.base import Operation
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation, PruneOperation
 from stagefleet.operations.records import DeleteManagedImageOperation, ReadCustomTagOperation
-from stagefleet.project import parse_repository
+from stagefleet.project_addresses import parse_repository
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import WriterVersion, own_version
 from tests.contract.ledgers import request_under

@@ -11,7 +11,7 @@ from stagefleet.errors import HostNotFoundError, RegistryUnreachableError, Stage
 from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.names import EngineProject, Repository, split_host
 from stagefleet.operations.fetch import FetchOperation
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.runs.messages import layout_hosts, live_hosts
 from stagefleet.runs.models import WorkerInfo
 

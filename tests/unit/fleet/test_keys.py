@@ -9,7 +9,7 @@ from stagefleet.names import parse_address
 from stagefleet.operations.base import fingerprint
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation
-from stagefleet.project import parse_stage_ids
+from stagefleet.project_addresses import parse_stage_ids
 from stagefleet.testing import MemoryLedger
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"

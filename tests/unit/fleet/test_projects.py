@@ -11,7 +11,7 @@ from stagefleet.operations.base import PlanStorages
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.settings import ProjectSettings, Settings
 from tests.unit.fleet.conftest import FakeConnections, FakeRegistries
 

@@ -4,8 +4,8 @@ import pytest
 
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.names import Repository
-from stagefleet.project import Project
-from stagefleet.projects.purge import PurgeGroup, PurgePlan
+from stagefleet.project_addresses import Project
+from stagefleet.projects.purge_plan import PurgeGroup, PurgePlan
 
 REPOSITORY = Repository("src.test", "app")
 

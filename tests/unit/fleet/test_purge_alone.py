@@ -12,7 +12,7 @@ from stagefleet.errors import KeyConflictError, LedgerRewoundError
 from stagefleet.fleet import chains
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.names import Repository
-from stagefleet.projects.purge import PurgeGroup, PurgePlan
+from stagefleet.projects.purge_plan import PurgeGroup, PurgePlan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunState, Submission
 from stagefleet.setting_types import WebhookSettings

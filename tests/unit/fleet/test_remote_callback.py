@@ -10,7 +10,7 @@ from stagefleet.fleet.fleet import Fleet
 from stagefleet.fleet.project import FleetProject
 from stagefleet.fleet.records import FleetRecords
 from stagefleet.names import Repository
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.runs.models import Callback, WorkerInfo
 
 URL = "https://ci.example/outcomes"

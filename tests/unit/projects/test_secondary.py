@@ -12,7 +12,7 @@ from stagefleet.errors import (
     UnsupportedManifestError,
 )
 from stagefleet.names import Repository
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 
 FIRST, SECOND = Repository("first.example", "app"), Repository("second.example", "app")
 FAILURES = [

@@ -13,7 +13,7 @@ from stagefleet.fleet.reader import StorageReader
 from stagefleet.names import Reference, parse_address
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.publish import PublishOperation
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.registry import referrers
 from stagefleet.registry.referrers import ReferrerLookup, cosign_tags, fallback_tag, is_referrer_tag
 from stagefleet.settings import Settings

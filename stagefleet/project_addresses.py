@@ -1,4 +1,4 @@
-"""The storages of a project by role, image names for deployments, and arguments that name storages."""
+"""Addresses of a project's storages by role, image names for deployments, and arguments with addresses."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Manifest
 from stagefleet.names import EngineProject, StageId
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Project
-from stagefleet.projects.purge import plan_purge
+from stagefleet.project_addresses import Project
+from stagefleet.projects.purge_plan import plan_purge
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.image import RecordImage, put_record
 from stagefleet.records.models import CustomTag, ManagedImage, RejectedStage

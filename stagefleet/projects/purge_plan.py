@@ -17,7 +17,7 @@ from stagefleet import errors
 from stagefleet.manifests import Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.delete import InUsePolicy
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag
 from stagefleet.registry.client import RegistryClient

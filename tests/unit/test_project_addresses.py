@@ -10,7 +10,7 @@ import pytest
 from stagefleet.errors import SettingsError, UsageError
 from stagefleet.names import EngineProject, Repository
 from stagefleet.operations.describe import DescribeOperation
-from stagefleet.project import Project
+from stagefleet.project_addresses import Project
 from stagefleet.settings import Settings, load_settings
 
 FILE = """
