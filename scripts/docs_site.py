@@ -61,7 +61,7 @@ RETURNED = {
     "stagefleet.projects.purge_plan": ("PurgePlan", "PurgeGroup"),
     "stagefleet.reports.report": ("Report",),
     "stagefleet.runs.models": ("RunSpec", "Wait", "WorkerInfo"),
-    "stagefleet.storages.storage": ("StoredRecord", "WriteResult"),
+    "stagefleet.storages.base": ("StoredRecord", "WriteResult"),
 }
 """What public methods take and return, and no `__all__` names."""
 

@@ -14,8 +14,8 @@ from stagefleet.names import StageId
 from stagefleet.operations import records as operations
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, ImageMetadata
+from stagefleet.storages.base import RecordStore
 from stagefleet.storages.repository_records import naming_failure
-from stagefleet.storages.storage import RecordStore
 from stagefleet.storages.storages import Storages
 from tasks.delete import counted_as_deleted, tags_to_delete
 

@@ -6,7 +6,7 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import ForbiddenError, StageNotFoundError, UsageError
 from stagefleet.names import StageId
 from stagefleet.operations.verify import VerifyOperation
-from stagefleet.storages.storage import Storage
+from stagefleet.storages.base import Storage
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.verification import VerificationResult
 

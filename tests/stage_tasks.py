@@ -27,8 +27,8 @@ from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
+from stagefleet.storages.base import StoredRecord, WriteResult
 from stagefleet.storages.docker_engine import EngineHost
-from stagefleet.storages.storage import StoredRecord, WriteResult
 from stagefleet.storages.storages import Storages
 from tasks import records as record_tasks
 from tasks.copy import copy_stage

@@ -16,7 +16,7 @@ from stagefleet.records.models import CustomTag, Record
 from stagefleet.runs.models import Run
 
 if TYPE_CHECKING:
-    from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
+    from stagefleet.storages.base import RecordStore, StoredRecord, WriteResult
 
 Address = StorageAddress | str
 

@@ -21,7 +21,7 @@ from stagefleet.registries import Registries
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.upload_sessions import WHOLE_CONFIG_BYTES, SessionStore, Upload
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
-from stagefleet.storages.storage import ManifestStorage, requiring_blob
+from stagefleet.storages.base import ManifestStorage, requiring_blob
 from stagefleet.threads import Call
 
 _OWNER_BYTES = 8

@@ -26,7 +26,7 @@ from stagefleet.records.models import Labels
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.best_effort import LastUsed
 from stagefleet.stage_lists import StageIdList
-from stagefleet.storages.storage import RecordStore, Storage, StoredRecord, WriteResult
+from stagefleet.storages.base import RecordStore, Storage, StoredRecord, WriteResult
 
 if TYPE_CHECKING:
     from stagefleet.engine import Engine  # imports docker-py

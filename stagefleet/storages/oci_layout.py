@@ -15,7 +15,7 @@ from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, LayoutPath, StageId
 from stagefleet.oci_layout.layout import LayoutBlob, OciLayout
 from stagefleet.stage_lists import StageIdList
-from stagefleet.storages.storage import ManifestStorage
+from stagefleet.storages.base import ManifestStorage
 
 
 class LayoutStorage(ManifestStorage):

@@ -19,7 +19,7 @@ from stagefleet.records.image import is_placeholder, rejected_stage
 from stagefleet.registry.blob_reader import BlobReader
 from stagefleet.registry.client import RegistryClient
 from stagefleet.stage_lists import StageIdList
-from stagefleet.storages.storage import ManifestStorage
+from stagefleet.storages.base import ManifestStorage
 
 if TYPE_CHECKING:
     from stagefleet.storages.repository_records import RepositoryRecords

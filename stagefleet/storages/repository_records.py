@@ -17,7 +17,7 @@ from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.image import PROJECT_LABEL, RecordImage, is_placeholder, put_record
 from stagefleet.records.models import RECORDS, ClientId, CustomTag, Labels, Record, RejectedStage
-from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
+from stagefleet.storages.base import RecordStore, StoredRecord, WriteResult
 
 if TYPE_CHECKING:
     from stagefleet.storages.repository import RegistryStorage

@@ -22,8 +22,8 @@ from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
 from stagefleet.shared_state.base import RUN_TTL_SECONDS
 from stagefleet.stage_lists import StageIdList
+from stagefleet.storages.base import Storage
 from stagefleet.storages.repository import RegistryStorage
-from stagefleet.storages.storage import Storage
 from stagefleet.threads import Call
 
 if TYPE_CHECKING:

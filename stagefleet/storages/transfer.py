@@ -18,11 +18,11 @@ from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.redaction import host_of
 from stagefleet.redis_client import LastStep
 from stagefleet.registries import Registries
+from stagefleet.storages.base import ManifestStorage, StageReader, requiring_blob
 from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage
 from stagefleet.storages.oci_layout import LayoutStorage
 from stagefleet.storages.repository import RegistryStorage
-from stagefleet.storages.storage import ManifestStorage, StageReader, requiring_blob
 from stagefleet.storages.storages import Storages
 
 

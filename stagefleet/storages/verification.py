@@ -26,8 +26,8 @@ from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
 from stagefleet.shared_state.base import RUN_TTL_SECONDS, SharedState
+from stagefleet.storages.base import CONFIG_BYTES, ManifestStorage
 from stagefleet.storages.repository import fetch_stage_manifest
-from stagefleet.storages.storage import CONFIG_BYTES, ManifestStorage
 
 SECOND_LOOK_SECONDS = 5.0
 """Shortest time between the two looks."""

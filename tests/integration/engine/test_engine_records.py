@@ -6,8 +6,8 @@ from stagefleet.attempt import Attempt
 from stagefleet.errors import BrokenRecordError
 from stagefleet.names import EngineProject, StageId
 from stagefleet.records import ImportMetadata, LastCleanup, ManagedImage, RecordKind, RejectedStage
+from stagefleet.storages.base import WriteResult
 from stagefleet.storages.docker_engine import EngineRecords
-from stagefleet.storages.storage import WriteResult
 from tests.integration.engine.conftest import PROJECT
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)

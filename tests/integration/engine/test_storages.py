@@ -10,8 +10,8 @@ from stagefleet.names import EngineProject, LayoutPath, StageId
 from stagefleet.records.ids import RecordKind
 from stagefleet.records.models import ImportMetadata
 from stagefleet.shared_state.implementations import MemorySharedState
+from stagefleet.storages.base import Storage, WriteResult
 from stagefleet.storages.docker_engine import EngineHost
-from stagefleet.storages.storage import Storage, WriteResult
 from stagefleet.storages.transfer import transfer
 from tests.integration.engine.conftest import LABELS, PROJECT
 from tests.services import stage_id_of

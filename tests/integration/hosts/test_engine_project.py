@@ -16,7 +16,7 @@ from stagefleet.records.ids import RecordKind
 from stagefleet.records.models import ImportMetadata, ManagedImage
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.settings import EngineSettings
-from stagefleet.storages.storage import WriteResult
+from stagefleet.storages.base import WriteResult
 from tests.services import ImageMaker, stage_id_of
 
 APP = "docker-daemon:app"

@@ -34,7 +34,7 @@ from stagefleet.records.models import (
     ManagedImage,
     RejectedStage,
 )
-from stagefleet.storages.storage import WriteResult
+from stagefleet.storages.base import WriteResult
 from tests.integration.storages.test_delete import Death, DyingClient
 from tests.services import ImageMaker
 from tests.services.images import push_image

@@ -531,7 +531,7 @@ def test_a_bomb_of_indexes_is_refused_after_a_bounded_number_of_requests(fakes, 
 
 def test_of_all_configurations_of_an_index_so_much_is_read(fakes, monkeypatch):
     """R17: a thousand members with one large configuration are no thousand times as much to read."""
-    monkeypatch.setattr("stagefleet.storages.storage._CONFIGS_BYTES", 2500)
+    monkeypatch.setattr("stagefleet.storages.base._CONFIGS_BYTES", 2500)
     config = json.dumps({"config": {"Labels": {"a": "b" * 950}}}).encode()
     members = [
         fakes.registries.push(fakes.source, None, layers=(bytes([n]),), config=config) for n in range(6)

@@ -10,7 +10,7 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import CustomTagError, ForbiddenError, StageNotFoundError
 from stagefleet.images import ImageInfo
 from stagefleet.records.models import CustomTag
-from stagefleet.storages.storage import StoredRecord
+from stagefleet.storages.base import StoredRecord
 from stagefleet.storages.storages import Storages
 from tasks.records import delete_stage_custom_tag, rm_image_metadata
 
