@@ -13,6 +13,7 @@ from stagefleet.attempt import Attempt
 from stagefleet.credentials import DockerConfig
 from stagefleet.engine_address import EngineAddress
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
+from stagefleet.fleet_registries import Registries
 from stagefleet.images import Platform
 from stagefleet.locks import LockManager, RedisLocks
 from stagefleet.locks.stage_locks import StageLocks
@@ -22,7 +23,6 @@ from stagefleet.processes import require_extra
 from stagefleet.project_addresses import Project
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.redis_client import connect_redis
-from stagefleet.registries import Registries
 from stagefleet.registry.client import RegistryClient
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import EngineSettings, Settings

@@ -8,6 +8,7 @@ from typing import Any
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import EngineNotFoundError
+from stagefleet.fleet_registries import Registries
 from stagefleet.images import PlatformSelection, StageDescription
 from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
@@ -22,7 +23,6 @@ from stagefleet.project_addresses import DeployedImage, Project, TagRule, deploy
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
-from stagefleet.registries import Registries
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.implementations import MemorySharedState

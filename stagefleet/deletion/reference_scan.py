@@ -24,10 +24,10 @@ from stagefleet.deletion.checks import DeletedTags, numbered
 from stagefleet.deletion.index_members import SeenTag, TagReads
 from stagefleet.deletion.tag_tables import KeptScans, KnownTable, KnownTags, ToDeleteTable, UserTable
 from stagefleet.errors import RedisUnreachableError, RegistryError
+from stagefleet.fleet_registries import Registries
 from stagefleet.leases import TOLD_SECONDS, check_run, elapsed_seconds, note_progress
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records.ids import is_record_tag
-from stagefleet.registries import Registries
 from stagefleet.shared_state.base import RUN_TTL_SECONDS, SharedState
 
 T = TypeVar("T")

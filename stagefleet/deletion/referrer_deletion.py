@@ -23,9 +23,9 @@ from stagefleet.deletion.checks import confirm_deleted
 from stagefleet.deletion.digest_deletion import TagInUseError, check_unused
 from stagefleet.deletion.index_members import is_damaged, read_members
 from stagefleet.deletion.tag_deletion import TagDeletions
+from stagefleet.fleet_registries import Registries
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registries import Registries
 from stagefleet.registry.referrers import Referrer, ReferrerLookup, fallback_tag
 from stagefleet.shared_state.base import FLEET_NAMESPACE
 

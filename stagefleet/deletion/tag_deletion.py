@@ -19,11 +19,11 @@ from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import ReferenceScan, placeholders_seen
 from stagefleet.deletion.tag_tables import KeptScans
 from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError, RegistryError
+from stagefleet.fleet_registries import Registries
 from stagefleet.leases import Lease
 from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records.image import rejected_stage
-from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import pause
 from stagefleet.shared_state.base import RUN_TTL_SECONDS
 

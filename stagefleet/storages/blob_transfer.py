@@ -13,11 +13,11 @@ from threading import Event, Lock
 from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
 from stagefleet.errors import ForbiddenError, RegistryError, RegistryUnreachableError, StagefleetError
+from stagefleet.fleet_registries import Registries
 from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, note_bytes
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import LastStep, put_off
-from stagefleet.registries import Registries
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.upload_sessions import WHOLE_CONFIG_BYTES, SessionStore, Upload
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision

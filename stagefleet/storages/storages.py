@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt
+from stagefleet.fleet_registries import Registries
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo
 from stagefleet.leases import current_lease
 from stagefleet.names import EngineProject, LayoutPath, Reference, Repository, StageId, StorageAddress
-from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
 from stagefleet.shared_state.base import RUN_TTL_SECONDS
 from stagefleet.stage_lists import StageIdList

@@ -8,6 +8,7 @@ from functools import partial
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.fleet_registries import Registries
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
@@ -17,7 +18,6 @@ from stagefleet.oci_layout.directory import LayoutDirectory
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.redaction import host_of
 from stagefleet.redis_client import LastStep
-from stagefleet.registries import Registries
 from stagefleet.storages.base import ManifestStorage, StageReader, requiring_blob
 from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage

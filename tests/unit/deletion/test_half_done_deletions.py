@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet import registries as rejections
+from stagefleet import fleet_registries as rejections
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.deletion import tag_deletion as unfinished_deletions
 from stagefleet.errors import (
@@ -20,6 +20,7 @@ from stagefleet.errors import (
     SharedDigestError,
     StageNotFoundError,
 )
+from stagefleet.fleet_registries import Registries
 from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, under_lease
 from stagefleet.locks import MemoryLocks
@@ -29,7 +30,6 @@ from stagefleet.names import StageId
 from stagefleet.project_addresses import Project
 from stagefleet.records.image import RecordImage, is_placeholder, make_placeholder, make_rejection, put_record
 from stagefleet.records.models import CustomTag, RejectedStage
-from stagefleet.registries import Registries
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.storages.index_publication import IndexPublication
 from tests.stage_tasks import StageTasks
