@@ -17,10 +17,10 @@ from stagefleet.settings import Settings
 
 if TYPE_CHECKING:
     from stagefleet.embedded import EmbeddedFleet
+    from stagefleet.fleet_storages import ClientStorages
 
     # Loaded at the first use: the storages bring the registry client.
     from stagefleet.shared_state.best_effort import LastUsed
-    from stagefleet.storage_connections import ClientStorages
 
 _Part = TypeVar("_Part")
 
@@ -142,7 +142,7 @@ class Connections:
         return RedisLastUsed.connect(self._redis_url, self.settings)
 
     def _open_storages(self) -> ClientStorages:
-        from stagefleet.storage_connections import ClientStorages  # noqa: PLC0415 - brings the registry client
+        from stagefleet.fleet_storages import ClientStorages  # noqa: PLC0415 - brings the registry client
 
         storages = ClientStorages(self.settings, self.locks, layout_roots=self._layout_roots)
         if self._redis_url:

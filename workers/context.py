@@ -19,6 +19,7 @@ from stagefleet.attempt import Attempt, ItemLeaseRenewer, ItemResult
 from stagefleet.connections import Connections
 from stagefleet.errors import CallbackError, StagefleetError
 from stagefleet.fleet.fleet import Fleet
+from stagefleet.fleet_storages import WorkerStorages
 from stagefleet.operations import catalog
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
@@ -26,7 +27,6 @@ from stagefleet.runs.messages import check_task
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import Settings
-from stagefleet.storage_connections import WorkerStorages
 from stagefleet.storages.storages import Storages
 from tasks.item import ItemExecutor, register
 from tasks.runs import CoordinateNextRunTask, CoordinateTask, StartRunTask

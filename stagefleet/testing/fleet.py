@@ -10,12 +10,12 @@ from stagefleet.connections import Connections
 from stagefleet.deletion.tag_deletion import TagDeletions
 from stagefleet.errors import NotFoundError
 from stagefleet.fleet.fleet import Fleet
+from stagefleet.fleet_storages import ClientStorages
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.runs.models import Outcome, Run
 from stagefleet.settings import Settings
 from stagefleet.shared_state.best_effort import MemoryLastUsed
-from stagefleet.storage_connections import ClientStorages
 from stagefleet.testing.ledger import MemoryLedger
 from stagefleet.testing.memory_registries import MemoryRegistries
 from stagefleet.testing.memory_worker import MemoryWorker

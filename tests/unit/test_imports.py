@@ -47,7 +47,7 @@ def test_a_module_loads_no_package_that_it_does_not_need(module, without, at_mos
 
 
 def test_a_client_loads_a_storage_s_medium_and_an_operation_when_it_needs_them():
-    loaded = modules_with("stagefleet.fleet.fleet, stagefleet.storage_connections")
+    loaded = modules_with("stagefleet.fleet.fleet, stagefleet.fleet_storages")
     unneeded = {
         "embedded",
         "fleet.project",
@@ -77,5 +77,5 @@ def test_a_supervisor_loads_nothing_of_what_its_processes_do():
 
 def test_a_client_loads_neither_copies_nor_deletions_nor_tasks():
     """They are the work of workers; docker-py comes with the first storage in an engine."""
-    loaded = modules_with("stagefleet.storage_connections")
+    loaded = modules_with("stagefleet.fleet_storages")
     assert set() == loaded & {"stagefleet.storages.transfer", "stagefleet.deletion", "tasks", "docker"}

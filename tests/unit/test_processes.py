@@ -99,7 +99,7 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.errors import SettingsError
 from stagefleet.names import EngineProject
 from stagefleet.settings import Settings
-from stagefleet.storage_connections import ClientStorages
+from stagefleet.fleet_storages import ClientStorages
 try:
     ClientStorages(Settings(), MemoryLocks()).open(EngineProject("x"))
 except SettingsError as error:

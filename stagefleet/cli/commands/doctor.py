@@ -19,6 +19,7 @@ from stagefleet.credentials import DockerConfig
 from stagefleet.embedded import require_packages
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError, UsageError
 from stagefleet.fleet.fleet import Fleet
+from stagefleet.fleet_storages import require_engine
 from stagefleet.names import Repository
 from stagefleet.project_addresses import parse_repository
 from stagefleet.redaction import masked_url
@@ -30,7 +31,6 @@ from stagefleet.runs.versions import own_version
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import settings_file
-from stagefleet.storage_connections import require_engine
 
 _NO_WORKER_CODE = 4
 _FETCH = queue_of("fetch_stage")

@@ -11,10 +11,10 @@ import pytest
 
 from stagefleet.engine_address import find_engine
 from stagefleet.errors import EngineUnreachableError, SettingsError
+from stagefleet.fleet_storages import open_engine_host
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import EngineProject, StageId
 from stagefleet.settings import EngineSettings
-from stagefleet.storage_connections import open_engine_host
 from stagefleet.storages.docker_engine import EngineStorage
 from tests.integration.engine.conftest import LABELS
 from tests.services import DockerEngine, SshServer, Tls, clean_environment, stage_id_of

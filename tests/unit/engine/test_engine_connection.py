@@ -15,9 +15,9 @@ from stagefleet.engine import Engine
 from stagefleet.engine_address import EngineAddress
 from stagefleet.engine_errors import map_engine_errors
 from stagefleet.errors import EngineError, EngineUnreachableError, SettingsError
+from stagefleet.fleet_storages import require_engine
 from stagefleet.names import Repository
 from stagefleet.settings import EngineSettings
-from stagefleet.storage_connections import require_engine
 from tests.unit.registry.raw import RawServer
 
 

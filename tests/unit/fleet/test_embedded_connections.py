@@ -7,9 +7,9 @@ import pytest
 from stagefleet import embedded
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.errors import RedisUnreachableError, UsageError
+from stagefleet.fleet_storages import ClientStorages
 from stagefleet.runs.models import RunSpec
 from stagefleet.settings import Settings
-from stagefleet.storage_connections import ClientStorages
 from stagefleet.testing import MemoryLedger
 
 
