@@ -2,7 +2,7 @@
 
 Valkey listens on a Unix socket in a directory that only this user may enter. It keeps nothing on disk, and
 refuses writes when memory is full (`noeviction`). The worker reads its settings, secrets among them, from a
-file in that directory. Both run under a supervisor (`supervisor.py`), which detects any end of this
+file in that directory. Both run under a supervisor (`process_supervisor.py`), which detects any end of this
 process.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pydantic import SecretBytes, SecretStr
 
-from stagefleet import supervisor
+from stagefleet import process_supervisor
 from stagefleet.errors import SettingsError, UnreachableError
 from stagefleet.processes import worker_command
 from stagefleet.setting_types import REVEAL
@@ -68,10 +68,10 @@ class EmbeddedFleet:
 
     @property
     def _redis_url(self) -> str:
-        return f"unix://{self._directory / supervisor.SOCKET}"
+        return f"unix://{self._directory / process_supervisor.SOCKET}"
 
     def _make_supervisor(self) -> None:
-        longest_bytes = _MAX_SOCKET_BYTES - len(f"/{supervisor.SOCKET}")
+        longest_bytes = _MAX_SOCKET_BYTES - len(f"/{process_supervisor.SOCKET}")
         self._directory, lock = make_folder(longest_bytes)
         try:
             settings = write_settings(self._settings, self._directory, self._redis_url)
@@ -89,7 +89,7 @@ class EmbeddedFleet:
                 sys.executable,
                 "-I",
                 "-S",
-                supervisor.__file__,
+                process_supervisor.__file__,
                 str(self._directory),
                 *(json.dumps(command) for command in commands),
             ],
@@ -112,7 +112,7 @@ class EmbeddedFleet:
 
     def kill(self) -> None:
         """End both at once, and remove the directory; no item may be under way."""
-        self._stop(supervisor.AT_ONCE)
+        self._stop(process_supervisor.AT_ONCE)
 
     def _stop(self, last_word: str) -> None:
         process, self._supervisor = self._supervisor, None
@@ -181,7 +181,7 @@ def _server_program() -> str:
 def _server_command(directory: Path) -> list[str]:
     options = {
         "port": "0",
-        "unixsocket": str(directory / supervisor.SOCKET),
+        "unixsocket": str(directory / process_supervisor.SOCKET),
         "unixsocketperm": "700",
         "dir": str(directory),
         "save": "",

@@ -20,12 +20,12 @@ from config.logging import configure_logging
 from stagefleet.backoff import Backoff
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
+from stagefleet.process_supervisor import Process, Supervisor
 from stagefleet.redaction import masked_url
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.messages import QUEUES, own_queues, queue_of
 from stagefleet.settings import EngineSettings, Settings, load_settings
 from stagefleet.streams import prepare_streams
-from stagefleet.supervisor import Process, Supervisor
 
 _FETCH = queue_of("fetch_stage")
 

@@ -9,7 +9,7 @@ import pytest
 
 _PROGRAM = """
 import os, signal, sys, time
-from stagefleet.supervisor import Supervisor
+from stagefleet.process_supervisor import Supervisor
 
 def run():
     {body}
