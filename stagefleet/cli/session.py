@@ -20,7 +20,7 @@ import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli import raise_interrupt
 from stagefleet.cli.output import flush_output, print_json, print_line, say
-from stagefleet.cli.report import RunReport, check_report_files, exit_code, print_plan, writing_reports
+from stagefleet.cli.progress import RunReport, check_report_files, exit_code, print_plan, writing_reports
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
 from stagefleet.names import LAYOUT_PREFIX

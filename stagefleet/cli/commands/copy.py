@@ -11,7 +11,7 @@ import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.output import print_line
-from stagefleet.cli.report import exit_code, print_plan, writing_reports
+from stagefleet.cli.progress import exit_code, print_plan, writing_reports
 from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import parse_address
 

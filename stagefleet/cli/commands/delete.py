@@ -8,7 +8,7 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.report import print_plan
+from stagefleet.cli.progress import print_plan
 from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address

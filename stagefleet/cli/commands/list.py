@@ -13,7 +13,7 @@ from rich.filesize import decimal
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import as_line, print_json, print_line, say
-from stagefleet.cli.report import describe_referrer
+from stagefleet.cli.progress import describe_referrer
 from stagefleet.cli.session import RunOptions, open_fleet
 from stagefleet.errors import StageNotFoundError, UsageError
 from stagefleet.names import StageId, StorageAddress, parse_address

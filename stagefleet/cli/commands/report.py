@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli.output import check_files, print_json, say, write_file
-from stagefleet.cli.report import REPORT_FORMS
+from stagefleet.cli.progress import REPORT_FORMS
 from stagefleet.cli.session import connect
 from stagefleet.errors import UsageError
 

@@ -14,7 +14,7 @@ from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.app import make_group
 from stagefleet.cli.output import print_json, print_line, say
-from stagefleet.cli.report import describe_failure, describe_run, exit_code
+from stagefleet.cli.progress import describe_failure, describe_run, exit_code
 from stagefleet.errors import UsageError
 from stagefleet.fleet.waits import describe_wait
 from stagefleet.runs.messages import subject_of

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from stagefleet.cli.report import describe_run
+from stagefleet.cli.progress import describe_run
 from stagefleet.names import Repository
 from stagefleet.settings import ProjectSettings
 from tests.stage_tasks import make_storages

@@ -1,4 +1,4 @@
-"""Reports about runs: results on stdout, progress and everything else on stderr."""
+"""Progress and results of runs: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
