@@ -51,7 +51,7 @@ RETURNED = {
     "stagefleet.registry.referrers": ("Referrer",),
     "stagefleet.fleet.hosts": ("FleetHosts", "PinnedStages"),
     "stagefleet.fleet.project": ("FleetProject",),
-    "stagefleet.fleet.reader": ("StorageState",),
+    "stagefleet.fleet.storage_reader": ("StorageState",),
     "stagefleet.fleet.records": ("FleetRecords",),
     "stagefleet.images": ("Platform",),
     "stagefleet.names": ("EngineProject",),

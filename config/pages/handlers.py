@@ -22,7 +22,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.operations.catalog import OPERATIONS
 from stagefleet.redaction import quoted
 from stagefleet.runs.models import ItemState, Run, RunState
-from stagefleet.runs.reader import PAGE_RUNS
+from stagefleet.runs.run_reader import PAGE_RUNS
 
 _log = EventLogger(__name__)
 

@@ -22,7 +22,7 @@ from stagefleet.reports.advice import advice_for
 from stagefleet.runs.figures import RunFigures, run_row
 from stagefleet.runs.messages import start_run_message
 from stagefleet.runs.models import ItemState, Run, RunState
-from stagefleet.runs.reader import RunFilter, RunReader
+from stagefleet.runs.run_reader import RunFilter, RunReader
 from stagefleet.settings import Settings
 
 # Calls to Redis off Tornado's loop: in a bounded number of threads, and one for all who ask the same.

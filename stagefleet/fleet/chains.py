@@ -19,7 +19,7 @@ from stagefleet.connections import Connections
 from stagefleet.errors import PruneLimitError, RunNotFoundError, StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.follower import read_chain
-from stagefleet.fleet.reader import RunPlans, StorageReader
+from stagefleet.fleet.storage_reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import append_plan, cancelled_if_interrupted, check_key, submit
 from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, fingerprint
 from stagefleet.operations.catalog import parse_operation

@@ -12,7 +12,7 @@ from stagefleet.errors import UsageError
 from stagefleet.fleet import follower
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.hosts import FleetHosts
-from stagefleet.fleet.reader import RunPlans, StorageReader
+from stagefleet.fleet.storage_reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import RunSubmitter, leftover_plan, spec_of_retry
 from stagefleet.images import Platform, PlatformSelection, StageDescription, parse_images
 from stagefleet.names import Reference, Repository, StageId, StorageAddress

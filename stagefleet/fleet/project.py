@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from stagefleet.connections import Connections
 from stagefleet.fleet import chains
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.reader import RunPlans, StorageReader, StorageState
+from stagefleet.fleet.storage_reader import RunPlans, StorageReader, StorageState
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId
 from stagefleet.operations import delete, describe, publish

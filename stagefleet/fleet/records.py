@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments
-from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.storage_reader import StorageReader
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations import records as operations
 from stagefleet.project_addresses import Items, parse_repository, parse_storage

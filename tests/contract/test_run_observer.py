@@ -11,7 +11,7 @@ from config.pages import observer as observers
 from config.pages.observer import RunObserver
 from scripts.bench.pages import fill
 from stagefleet.redis_client import connect_redis
-from stagefleet.runs.reader import RunFilter
+from stagefleet.runs.run_reader import RunFilter
 from stagefleet.settings import Settings
 
 _OWN = {"config|resetstat", "info", "flushall"}

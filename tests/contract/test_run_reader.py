@@ -8,10 +8,10 @@ import pytest
 
 from stagefleet.errors import UsageError
 from stagefleet.redis_client import connect_redis
-from stagefleet.runs import reader as readers
+from stagefleet.runs import run_reader as readers
 from stagefleet.runs.models import ItemState, ItemTransfer, Outcome, RunSpec, RunState, Submission, WorkerInfo
-from stagefleet.runs.reader import RunFilter, RunReader
 from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.runs.run_reader import RunFilter, RunReader
 from stagefleet.settings import RunSettings, Settings
 
 PREFIX = "t:"

@@ -11,7 +11,7 @@ from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.session import open_fleet
 
 if TYPE_CHECKING:
-    from stagefleet.fleet.reader import StorageState
+    from stagefleet.fleet.storage_reader import StorageState
 
 _NEEDED = {"primary", "final"}
 """Roles that a project cannot work without; caches may be down at any time."""

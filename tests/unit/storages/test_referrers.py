@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import UsageError
-from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.storage_reader import StorageReader
 from stagefleet.names import Reference, parse_address
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.publish import PublishOperation
