@@ -102,8 +102,8 @@ def map_error(
     if method == "PUT" and status in {400, 404, 500} and _BLOB_CODES.intersection(told.codes):
         missing = tuple(dict.fromkeys(_DIGEST.findall(json.dumps(told.details))))
         return errors.ManifestRefusedError(what, missing=missing, **context)
-    if status == 404:  # noqa: PLR2004 - HTTP's number
-        return errors.NotFoundError(what, **context)
+    if status == 404 or (status == 400 and "BLOB_UPLOAD_UNKNOWN" in told.codes):  # noqa: PLR2004 - HTTP's numbers
+        return errors.NotFoundError(what, **context)  # olareg answers 400 for an upload that is gone
     if status in {401, 403}:
         return errors.ForbiddenError(f"{what}: the login may not do this", **context)
     seconds = retry_after_seconds(response.headers)

@@ -20,6 +20,7 @@ CONTENT = b"0123456789abcdef" * (RESUMED_BYTES // 16) + b"and a bit"
 BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
 HALF = len(CONTENT) // 2
 SMALL = CONTENT[:1000]
+UNKNOWN = b'{"errors": [{"code": "BLOB_UPLOAD_UNKNOWN", "message": "blob upload unknown to registry"}]}'
 
 
 class Registry(ThreadingHTTPServer):
@@ -33,12 +34,25 @@ class Registry(ThreadingHTTPServer):
         resumes: What a session says of itself: "its offset" as distribution 3, "nothing" as one that is gone,
             "everything" as one that is wrong.
         ranges: Whether blobs can be read from an offset.
+        gone: The status that tells of a session that is gone; 400 as olareg's.
+        forgets: How many sessions are gone when their content comes, as after a restart.
         asked: Method and kind of each request.
     """
 
     daemon_threads = True
 
-    def __init__(self, *, breaks=(), resumes="its offset", ranges=True, limit=None, chunk_breaks=()):
+    def __init__(
+        self,
+        *,
+        breaks=(),
+        resumes="its offset",
+        ranges=True,
+        limit=None,
+        chunk_breaks=(),
+        gone=404,
+        forgets=0,
+    ):
+        self.gone, self.forgets = gone, forgets
         self.breaks, self.resumes, self.ranges = list(breaks), resumes, ranges
         self.limit, self.chunk_breaks = limit, list(chunk_breaks)
         self.states = {}
@@ -151,9 +165,13 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._answer(413)
         until = self.registry.breaks.pop(0) if self.registry.breaks else None
+        if self.registry.forgets:
+            self.registry.forgets -= 1
+            del self.registry.sessions[path]
+            self.rfile.read(length)
         if not self._is_current(path) or path not in self.registry.sessions:
             self.close_connection = True
-            return self._answer(404)
+            return self._answer(self.registry.gone, UNKNOWN)
         had = self.registry.sessions[path]
         told = self.headers.get("Content-Range", "")
         assert not had or not length or f"{len(had)}-{len(had) + length - 1}" == told
@@ -306,6 +324,17 @@ def test_a_session_that_vanished_or_has_other_content_is_begun_anew(client, run,
     upload(client, server, kept)
     assert CONTENT == server.blobs[str(BLOB.digest)]
     assert ({}, "") == (server.sessions, kept["address"])
+
+
+@pytest.mark.parametrize("gone", [404, 400])
+@pytest.mark.parametrize("content", [SMALL, CONTENT])
+def test_a_session_that_is_gone_when_its_content_comes_is_begun_anew(client, run, content, gone):
+    """As after a restart of a registry that keeps its sessions in memory."""
+    server = run(forgets=1, gone=gone)
+    blob = Descriptor("application/x", digest_of(content), len(content))
+    upload(client, server, Kept(), blob=blob)
+    assert content == server.blobs[str(blob.digest)]
+    assert (2, {}) == (server.asked.count(("POST", "session")), server.sessions)
 
 
 @pytest.mark.parametrize("address", ["//other.example/v2/x", "https://other.example/v2/x"])
