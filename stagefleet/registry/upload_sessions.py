@@ -94,7 +94,7 @@ class UploadFacts:
     def takes_unasked(self, destination: Repository, blob: Descriptor) -> bool:
         """Return True for a blob to send with one POST: a small one that is expected to be absent."""
         return (
-            blob.size <= WHOLE_LAYER_BYTES
+            blob.size <= min(self.body_limit(destination.host) or WHOLE_LAYER_BYTES, WHOLE_LAYER_BYTES)
             and blob.size < self._whole_limits.get(destination.host, 0)
             and self.expects_absence(destination, destination)
             and self._absent_in_a_row.get((destination, destination), 0) % _ASKED_EVERY > 0

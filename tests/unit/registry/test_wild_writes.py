@@ -14,6 +14,7 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Repository
 from stagefleet.records.image import RecordImage, put_record
+from stagefleet.registry.upload_sessions import WHOLE_LAYER_BYTES
 from stagefleet.settings import RegistrySettings
 from tests.unit.registry.asking import BLOB, CONTENT, MANIFEST, put
 from tests.unit.registry.scripted import RegistryResponse
@@ -187,6 +188,20 @@ def test_a_limit_that_is_known_is_kept_from_the_beginning(serve, connect, reposi
     digest = send(client, repository_at(server), bytes(250_000))
     assert str(digest) in destination.blobs
     assert [0, 100_000, 100_000, 50_000, 0] == [len(asked.body) for asked in server.asked]
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [(None, WHOLE_LAYER_BYTES), (100_000, 100_000), (64 << 20, WHOLE_LAYER_BYTES)]
+)
+def test_a_layer_beyond_a_known_limit_goes_in_no_single_post(connect, limit, most):
+    """W6: though the registry takes whole blobs, and lacks what it is asked for."""
+    repository = Repository.parse("registry.example/app")
+    facts = connect(registries={repository.host: RegistrySettings(chunk_bytes=limit)}).upload_facts
+    facts.note_whole_taken(repository.host)
+    for _ in range(5):
+        facts.note_presence(repository, repository, is_absent=True)
+    layers = [Descriptor("application/x", digest_of(CONTENT), size) for size in (most, most + 1)]
+    assert [True, False] == [facts.takes_unasked(repository, layer) for layer in layers]
 
 
 def test_a_gateway_that_lets_nothing_through_is_an_error(serve, client, repository_at):
