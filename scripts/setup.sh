@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh            the packages of the product and of its tests, in .venv
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
-#   scripts/setup.sh tests      the same as with services, Prometheus, and distribution 3, built where Go 1.24 or later is
+#   scripts/setup.sh tests      the same as with services, Prometheus, and registries that are built where Go 1.26 or later is
 #   scripts/setup.sh image      the same, and what makes a base for the image where Docker Hub is out of reach
 #   scripts/setup.sh browser    the same as with services, and the browser that shows Flower's pages
 #   scripts/setup.sh docs       the same, and what builds the documentation's site, in .tools/docs-venv
@@ -77,19 +77,33 @@ environment() {
 
 environment .venv requirements.lock
 
-# build_registry: distribution 3 for the tests, beside Debian's 2.8; no package has it. Skipped, and said, without Go.
-# The storage and the logins that the tests use are all it has: the drivers of clouds take most of the time to build.
-build_registry() {
-    local go=$PWD/.tools/go built=.tools/distribution/registry version
-    [ ! -x "$built" ] || return 0
+# build_registries: registries for the tests that no package has, each in a folder of .tools. Skipped, and said, without Go.
+build_registries() {
+    local go=$PWD/.tools/go version
+    [ ! -x .tools/distribution/registry ] || [ ! -x .tools/olareg/registry ] || [ ! -x .tools/ggcr/registry ] || return 0
     version=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || version=none
-    if [ "$version" = none ] || ! printf 'go1.24\n%s\n' "$version" | sort -VC; then
-        say "no Go 1.24 or later ($version): the tests on distribution 3 will be skipped"
+    if [ "$version" = none ] || ! printf 'go1.26\n%s\n' "$version" | sort -VC; then
+        say "no Go 1.26 or later ($version): the tests on distribution 3, olareg and go-containerregistry will be skipped"
         return 0
     fi
-    say "building distribution 3 for the tests; without Go on the PATH they are skipped"
-    mkdir -p "$go/registry" "${built%/*}"
-    cat > "$go/registry/main.go" <<-'GO'
+    build_registry olareg github.com/olareg/olareg v0.2.2 /cmd/olareg
+    build_registry ggcr github.com/google/go-containerregistry v0.22.1 <<-'GO'
+	package main
+
+	import (
+		"log"
+		"net/http"
+		"os"
+
+		"github.com/google/go-containerregistry/pkg/registry"
+	)
+
+	func main() {
+		log.Fatal(http.ListenAndServe(os.Args[1], registry.New(registry.WithReferrersSupport(true))))
+	}
+	GO
+    # The storage and the logins that the tests use are all it has: the drivers of clouds take most of the time to build.
+    build_registry distribution github.com/distribution/distribution/v3 v3.1.2 <<-'GO'
 	package main
 
 	import (
@@ -107,15 +121,25 @@ build_registry() {
 		}
 	}
 	GO
-    (
-        cd "$go/registry"
-        export GOTOOLCHAIN=local GOFLAGS="-mod=mod -modcacherw" GOPATH=$go/path GOCACHE=$go/cache CGO_ENABLED=0
-        [ -f go.mod ] || go mod init stagefleet/registry
-        go mod edit -require github.com/distribution/distribution/v3@v3.1.2
-        go build -ldflags "-s -w" -o registry .
-    ) >"$go/build.log" 2>&1 || { say "distribution 3 was not built, see $go/build.log: its tests will be skipped"; return 0; }
-    mv "$go/registry/registry" "$built"
     rm -rf "$go"
+}
+
+# build_registry NAME MODULE VERSION [COMMAND]: one in .tools/NAME/registry: the module's own command, else the main.go on
+# standard input.
+build_registry() {
+    local built=.tools/$1/registry log=$PWD/.tools/$1/build.log source=$go/$1 package=${4:+$2$4}
+    [ ! -x "$built" ] || return 0
+    say "building $1 $3 for the tests"
+    mkdir -p "$source" "${built%/*}"
+    [ -n "$package" ] || cat > "$source/main.go"
+    (
+        cd "$source"
+        export GOTOOLCHAIN=local GOFLAGS="-mod=mod -modcacherw" GOPATH=$go/path GOCACHE=$go/cache CGO_ENABLED=0
+        go mod init stagefleet/registry &&
+            go mod edit -require "$2@$3" &&
+            go build -ldflags "-s -w" -o registry "${package:-.}"
+    ) >"$log" 2>&1 || { say "$1 was not built, see $log: its tests will be skipped"; return 0; }
+    mv "$source/registry" "$built"
 }
 
 services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo)
@@ -123,7 +147,7 @@ case "${1:-}" in
     services) install "${services[@]}" ;;
     tests)
         install "${services[@]}" prometheus=prometheus sshd=openssh-server
-        build_registry
+        build_registries
         ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;
     browser) install "${services[@]}" chromium=chromium chromedriver=chromium-driver pngquant=pngquant ;;

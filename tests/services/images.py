@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import CREATED, HTTPConnection
 from typing import Any, Self
 from urllib.parse import urljoin
 
@@ -220,6 +222,16 @@ class ImageMaker:
     def push_tag(self, pushed: Pushed, tag: str) -> None:
         """Give an image one more tag."""
         self.push_manifest(pushed.repository, tag, pushed.manifest, pushed.media_type)
+
+    def push_tags(self, pushed: Pushed, tags: Iterable[str]) -> None:
+        """Give an image thousands of tags, without a login, by a client that costs a fifth of `requests`."""
+        with closing(HTTPConnection(self.host, timeout=_TIMEOUT_SECONDS)) as connection:
+            for tag in tags:
+                path = f"/v2/{pushed.repository}/manifests/{tag}"
+                connection.request("PUT", path, pushed.manifest, {"Content-Type": pushed.media_type})
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == CREATED, (tag, answer.status)
 
     def tags(self, repository: str) -> list[str]:
         """The repository's tags, sorted; [] for one that does not exist."""

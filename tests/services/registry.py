@@ -28,13 +28,14 @@ _TIMEOUT_SECONDS = 10
 _BCRYPT_ROUNDS = 4  # the least there is: tests log in often
 _ACCESS = re.compile(r'^\S+ - \S+ \[[^]]*\] "(\S+) (\S+) HTTP/[0-9.]+" ([0-9]{3}) ', re.MULTILINE)
 _SETTLING = "/v2/?settling="
-_BUILT = Path(__file__).parents[2] / ".tools" / "distribution" / "registry"
+_TOOLS = Path(__file__).parents[2] / ".tools"
 _QUIET = {"OTEL_TRACES_EXPORTER": "none"}  # distribution 3 sends traces to a collector otherwise
 
 
-def built_registry() -> str | None:
-    """Return the program of distribution 3, None where set-up did not build it."""
-    return str(_BUILT) if _BUILT.exists() else None
+def built_registry(name: str = "distribution") -> str | None:
+    """Return the program of a registry, None where set-up did not build it; by default of distribution 3."""
+    built = _TOOLS / name / "registry"
+    return str(built) if built.exists() else None
 
 
 class Request(NamedTuple):

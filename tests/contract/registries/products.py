@@ -21,6 +21,7 @@ from tests.services.registry import built_registry
 
 __all__ = ["PRODUCTS", "Product", "RegistryMaker"]
 
+SIGNATURE, EMPTY = "application/x.signature", "application/vnd.oci.empty.v1+json"
 USER, PASSWORD = "robot", "hunter-2"
 RegistryMaker = Callable[..., RegistryServer]
 
@@ -35,6 +36,7 @@ class Product:
         oci: Whether it takes OCI's media types alone.
         root: The content of a distribution, None for others.
         login: The entry of Docker's configuration file for it.
+        kind: How it lists the artifacts of the type `SIGNATURE`.
     """
 
     host: str
@@ -42,6 +44,7 @@ class Product:
     oci: bool = False
     root: Path | None = None
     login: dict[str, str] = field(default_factory=dict)
+    kind: str = SIGNATURE
 
     def maker(self) -> ImageMaker:
         """Push images here."""
@@ -50,8 +53,7 @@ class Product:
     def tag_many(self, maker: ImageMaker, pushed: Pushed, tags: Iterable[str]) -> None:
         """Give an image many tags: where distribution keeps them, as 2,500 requests take their time."""
         if self.root is None:
-            for tag in tags:
-                maker.push_tag(pushed, tag)
+            maker.push_tags(pushed, tags)
             return
         manifests = self.root / "docker/registry/v2/repositories" / pushed.repository / "_manifests"
         for tag in tags:
@@ -68,10 +70,7 @@ def _distribution_2(make: RegistryMaker, _folder: Path) -> Iterator[Product]:
 
 @contextmanager
 def _distribution_3(make: RegistryMaker, _folder: Path) -> Iterator[Product]:
-    binary = built_registry()
-    if binary is None:
-        pytest.skip("no distribution 3 here: scripts/setup.sh tests builds it where Go 1.24 or later is")
-    server = make(binary=binary)
+    server = make(binary=_built("distribution"))
     yield Product(server.host, server, root=server.root)
 
 
@@ -87,41 +86,55 @@ def _zot(_make: RegistryMaker, folder: Path) -> Iterator[Product]:
     binary = shutil.which("zot", path=search_path())
     if binary is None:
         pytest.skip("no zot here: put its program on the PATH (https://zotregistry.dev)")
-    folder.mkdir(parents=True)
     port = free_port()
     document = {
         "distSpecVersion": "1.1.0",
         "storage": {"rootDirectory": str(folder / "content"), "gc": False},
         "http": {"address": "127.0.0.1", "port": str(port)},
     }
+    folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(document))
-    program = Program([binary, "serve", str(folder / "config.json")], folder=folder, name="zot")
+    with _serving(folder, port, [binary, "serve", str(folder / "config.json")]) as host:
+        yield Product(host, host, oci=True)
+
+
+@contextmanager
+def _olareg(_make: RegistryMaker, folder: Path) -> Iterator[Product]:
+    """It deletes a tag alone, and a digest with its tags."""
+    port = free_port()
+    options = ["--addr", "127.0.0.1", "--port", str(port), "--store-type", "mem", "--api-delete"]
+    with _serving(folder, port, [_built("olareg"), "serve", *options]) as host:
+        yield Product(host, host)
+
+
+@contextmanager
+def _go_containerregistry(_make: RegistryMaker, folder: Path) -> Iterator[Product]:
+    """It deletes tags and digests, each alone, and lists a referrer under the type of its configuration."""
+    port = free_port()
+    with _serving(folder, port, [_built("ggcr"), f"127.0.0.1:{port}"]) as host:
+        yield Product(host, host, kind=EMPTY)
+
+
+def _built(name: str) -> str:
+    binary = built_registry(name)
+    if binary is None:
+        pytest.skip(f"no {name} here: scripts/setup.sh tests builds it where Go 1.26 or later is")
+    return binary
+
+
+@contextmanager
+def _serving(folder: Path, port: int, command: list[str]) -> Iterator[str]:
+    """Run a registry that listens on a port; returns its host."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = Program(command, folder=folder, name=folder.name)
 
     def listens() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_until(listens, "zot listens")
-        yield Product(f"127.0.0.1:{port}", f"127.0.0.1:{port}", oci=True)
-    finally:
-        program.stop()
-
-
-@contextmanager
-def _crane(_make: RegistryMaker, folder: Path) -> Iterator[Product]:
-    """The registry of go-containerregistry, in memory: a DELETE takes a tag or a digest, each alone."""
-    binary = shutil.which("crane", path=search_path())
-    if binary is None:
-        pytest.skip(
-            "no crane here: put its program on the PATH (https://github.com/google/go-containerregistry)"
-        )
-    folder.mkdir(parents=True)
-    host = f"127.0.0.1:{free_port()}"
-    program = Program([binary, "registry", "serve", "--address", host], folder=folder, name="crane")
-    try:
-        program.wait_for("serving on port")
-        yield Product(host, host)
+        wait_until(listens, f"{command[0]} listens")
+        yield f"127.0.0.1:{port}"
     finally:
         program.stop()
 
@@ -157,7 +170,8 @@ PRODUCTS = {
     "distribution 3": _distribution_3,
     "OCI's types alone": _oci_only,
     "zot": _zot,
-    "crane's": _crane,
+    "olareg": _olareg,
+    "go-containerregistry's": _go_containerregistry,
     "tags deleted alone": _tag_only,
     "token scopes of its own": _own_scopes,
     "a gateway with limits": _limited,

@@ -13,6 +13,7 @@ from stagefleet.operations.verify import VerifyOperation
 from stagefleet.records.models import ImageMetadata, ManagedImage
 from stagefleet.runs.models import Outcome, Run, RunState
 from tests.contract.registries.conftest import Repositories
+from tests.contract.registries.products import EMPTY, SIGNATURE
 from tests.services import ImageMaker, Pushed, RegistryServer, stage_id_of
 from tests.services.images import digest_of
 
@@ -86,7 +87,7 @@ def test_what_belongs_to_a_stage_goes_in_and_out(
         project = fleet.project(Repository.parse(here))
         found = {str(stage_id): referrers for stage_id, referrers in project.referrers()}
         assert [signature] == [str(each.descriptor.digest) for each in found[stage(0)]]
-        assert ["application/x.signature"] == [each.descriptor.artifact_type for each in found[stage(0)]]
+        assert [repositories.product.kind] == [each.descriptor.artifact_type for each in found[stage(0)]]
         assert not found[stage(1)]
         assert set(origin) == {str(stage_id) for stage_id in fleet.stage_ids(here)}
 
@@ -138,8 +139,8 @@ def attach(maker: ImageMaker, path: str, subject: str) -> str:
     artifact = {
         "schemaVersion": 2,
         "mediaType": kinds[0],
-        "artifactType": "application/x.signature",
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": content["config"], "size": 2},
+        "artifactType": SIGNATURE,
+        "config": {"mediaType": EMPTY, "digest": content["config"], "size": 2},
         "layers": [{"mediaType": "text/plain", "digest": content["layer"], "size": len(b"signature")}],
         "subject": {"mediaType": kinds[0], "digest": subject, "size": 2},
     }
@@ -149,7 +150,7 @@ def attach(maker: ImageMaker, path: str, subject: str) -> str:
         "mediaType": kinds[0],
         "digest": digest,
         "size": len(raw),
-        "artifactType": "application/x.signature",
+        "artifactType": SIGNATURE,
     }
     index = {"schemaVersion": 2, "mediaType": kinds[1], "manifests": [entry]}
     maker.push_manifest(path, fallback_tag(subject), json.dumps(index).encode(), kinds[1])

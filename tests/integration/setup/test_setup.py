@@ -202,25 +202,42 @@ def test_the_browser_is_installed_for_the_pages_alone(machine):
         assert wanted == [call.partition("--no-install-recommends ")[2] for call in installs]
 
 
-@pytest.mark.parametrize("version", ["go1.24", "go1.26.8"])
-def test_distribution_3_is_built_once_where_go_is(machine, version):
+BUILT = ("distribution", "ggcr", "olareg")
+GO_BUILD = 'case "$1" in env) echo go1.26.8 ;; build) touch registry; chmod +x registry ;; esac'
+
+
+def built_registries(machine):
+    return tuple(name for name in BUILT if (machine.checkout / ".tools" / name / "registry").exists())
+
+
+def test_registries_are_built_once_where_go_is(machine):
     for program in SERVICES:
         machine.add(program)
-    machine.add("go", f'case "$1" in env) echo {version} ;; build) touch registry; chmod +x registry ;; esac')
+    machine.add("go", GO_BUILD)
     status, said, calls = machine.set_up("tests")
-    assert (0, True) == (status, (machine.checkout / ".tools/distribution/registry").exists()), said
+    assert (0, BUILT) == (status, built_registries(machine)), said
     assert "go mod edit -require github.com/distribution/distribution/v3@v3.1.2" in calls
+    assert "go build -ldflags -s -w -o registry github.com/olareg/olareg/cmd/olareg" in calls
     assert not (machine.checkout / ".tools/go").exists()
     assert [] == [call for call in machine.set_up("tests")[2] if call.startswith("go ")]
 
 
-@pytest.mark.parametrize("go", ["", "echo go1.23.9", '[ "$1" = env ] && echo go1.25'])
+@pytest.mark.parametrize("go", ["", "echo go1.25.9", '[ "$1" = env ] && echo go1.26'])
 def test_without_a_registry_of_their_own_tests_are_skipped_and_set_up_says_so(machine, go):
-    """Without Go, with one that is too old, and where the build fails."""
+    """Without Go, with one that is too old, and where the builds fail."""
     for program in SERVICES:
         machine.add(program)
     if go:
         machine.add("go", go)
     status, said, _ = machine.set_up("tests")
-    assert (0, False) == (status, (machine.checkout / ".tools/distribution/registry").exists())
+    assert (0, ()) == (status, built_registries(machine))
     assert "will be skipped" in said.splitlines()[-1]
+
+
+def test_a_registry_that_cannot_be_built_leaves_the_others(machine):
+    for program in SERVICES:
+        machine.add(program)
+    machine.add("go", f'case "$*" in *olareg@*) exit 1 ;; esac; {GO_BUILD}')
+    status, said, _ = machine.set_up("tests")
+    assert (0, ("distribution", "ggcr")) == (status, built_registries(machine)), said
+    assert "olareg was not built" in said
