@@ -390,9 +390,10 @@ def _from_engine(
 
 
 def _image_ids(storage: RegistryStorage, stage_id: StageId) -> set[str]:
-    """Return the ids that engines may have for a stage."""
+    """Return the ids that engines may have for a stage: of an index, for one of its members, too."""
     try:
         info = storage.read(stage_id).info
     except (errors.StageNotFoundError, errors.ContentError, errors.RegistryUnavailableError):
         return set()  # a push repairs a damaged stage
-    return {info.image_id, info.repo_digest.rpartition("@")[2]}
+    images = (info, *info.members)
+    return {name for image in images for name in (image.image_id, image.repo_digest.rpartition("@")[2])}

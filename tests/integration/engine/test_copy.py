@@ -9,7 +9,7 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, StageId
 from tests.integration.engine.conftest import LABELS
-from tests.services import ImageMaker, stage_id_of
+from tests.services import ImageMaker, archive_of, stage_id_of
 
 APP = EngineProject("app")
 
@@ -82,6 +82,26 @@ def test_verified_copies_compare_image_ids_and_skip_what_is_the_same(engine, hos
     engine.renew()
     engine.import_image(f"app:{stage_id}", labels=LABELS, content=b"another")
     assert not copy(host, APP, repository, stage_id, verify=True).skipped
+
+
+def test_a_verified_copy_back_leaves_a_stage_of_several_platforms(host, registry, repository):
+    """The engine has one of them: the image is the same, and the others stay."""
+    stage_id = StageId.parse(stage_id_of("many platforms", None))
+    with ImageMaker(registry) as maker:
+        members = [
+            maker.push_image(
+                "stages/app",
+                None,
+                layers=[archive_of({"own": architecture.encode()})],
+                labels=LABELS,
+                platform={"os": "linux", "architecture": architecture},
+            )
+            for architecture in ("arm64", "amd64")
+        ]
+        index = maker.push_index("stages/app", str(stage_id), members)
+        copy(host, repository, APP, stage_id)
+        assert copy(host, APP, repository, stage_id, verify=True).skipped
+        assert index.digest == maker.digest("stages/app", str(stage_id))
 
 
 def test_another_project_s_stage_is_refused_with_where_it_belongs(engine, host, repository, push):
