@@ -165,6 +165,20 @@ class Engine:
             return None
         return found
 
+    def image_ids(self, name: str) -> set[str]:
+        """Return the ids of an image, and of what the engine has of an index; errors as of `export`.
+
+        With containerd's image store a name leads to an index, and a push sends what is there of it (Docker
+        Engine API 1.48, "Inspect an image"; older ones have the one id).
+        """
+        api = self._api
+        url = f"{api.base_url}/v{api.api_version}/images/{name}/json"
+        with map_engine_errors(self.address, name), api.get(url, params={"manifests": "1"}) as response:
+            self._check(response, name)
+            found = response.json()
+        members = [each for each in found.get("Manifests") or () if each["Kind"] == "image"]
+        return {found["Id"], *(each["ID"] for each in members if each["Available"])}
+
     def names(self, pattern: str, *, label: str | None = None) -> Iterator[str]:
         """List the names of images, with a label `KEY=VALUE` if any.
 

@@ -371,11 +371,11 @@ def _from_engine(
     source: EngineStorage, destination: RegistryStorage, stage_id: StageId, lease: Lease, *, verify: bool
 ) -> ItemResult:
     """Push a stage under the destination's name."""
-    described = source.read(stage_id)
-    source.host.note_use(source.name_of(stage_id))
-    if verify and described.info.image_id in _image_ids(destination, stage_id):
-        return ItemResult(skipped=True)
+    source.read(stage_id)  # raises if it is not there
     engine, address = source.engine, destination.address
+    source.host.note_use(source.name_of(stage_id))
+    if verify and engine.image_ids(source.name_of(stage_id)) & _image_ids(destination, stage_id):
+        return ItemResult(skipped=True)
     name = str(address.tagged(str(stage_id)))
     is_new = engine.find(name) is None
     engine.tag(source.name_of(stage_id), str(address), str(stage_id))

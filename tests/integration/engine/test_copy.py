@@ -7,7 +7,7 @@ import pytest
 from stagefleet.errors import EngineError, StageNotFoundError
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
-from stagefleet.names import EngineProject, StageId
+from stagefleet.names import EngineProject, Repository, StageId
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 
@@ -84,24 +84,50 @@ def test_verified_copies_compare_image_ids_and_skip_what_is_the_same(engine, hos
     assert not copy(host, APP, repository, stage_id, verify=True).skipped
 
 
-def test_a_verified_copy_back_leaves_a_stage_of_several_platforms(host, registry, repository):
-    """The engine has one of them: the image is the same, and the others stay."""
-    stage_id = StageId.parse(stage_id_of("many platforms", None))
+MANY = StageId.parse(stage_id_of("many platforms", None))
+
+
+@pytest.fixture
+def push_index(registry):
+    """Pushes a stage for some architectures into a repository; returns its digest."""
+
+    def push(path, *architectures):
+        with ImageMaker(registry) as maker:
+            members = [
+                maker.push_image(
+                    path,
+                    None,
+                    layers=[archive_of({"own": architecture.encode()})],
+                    labels=LABELS,
+                    platform={"os": "linux", "architecture": architecture},
+                )
+                for architecture in architectures
+            ]
+            return maker.push_index(path, str(MANY), members).digest
+
+    return push
+
+
+@pytest.mark.parametrize("others", [("arm64",), ("s390x",)], ids=["the same index", "another one"])
+def test_a_verified_copy_out_leaves_a_stage_that_has_the_image_and_others(
+    host, registry, repository, push_index, others
+):
+    """The engine has one of its platforms: the image is the same, and the others stay."""
+    push_index("stages/app", "arm64", "amd64")
+    copy(host, repository, APP, MANY)
+    index = push_index("stages/app", *others, "amd64")
+    assert copy(host, APP, repository, MANY, verify=True).skipped
     with ImageMaker(registry) as maker:
-        members = [
-            maker.push_image(
-                "stages/app",
-                None,
-                layers=[archive_of({"own": architecture.encode()})],
-                labels=LABELS,
-                platform={"os": "linux", "architecture": architecture},
-            )
-            for architecture in ("arm64", "amd64")
-        ]
-        index = maker.push_index("stages/app", str(stage_id), members)
-        copy(host, repository, APP, stage_id)
-        assert copy(host, APP, repository, stage_id, verify=True).skipped
-        assert index.digest == maker.digest("stages/app", str(stage_id))
+        assert index == maker.digest("stages/app", str(MANY))
+
+
+def test_a_platform_that_was_copied_out_is_the_same(host, registry, repository, push_index):
+    """An engine that keeps manifests has the index, too, and pushes what it has of it."""
+    push_index("stages/app", "arm64", "amd64")
+    copy(host, repository, APP, MANY)
+    elsewhere = Repository.parse(f"{registry.host}/stages/other")
+    assert not copy(host, APP, elsewhere, MANY, verify=True).skipped
+    assert copy(host, APP, elsewhere, MANY, verify=True).skipped
 
 
 def test_another_project_s_stage_is_refused_with_where_it_belongs(engine, host, repository, push):

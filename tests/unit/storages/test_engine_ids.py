@@ -30,6 +30,9 @@ class FakeEngine:
         manifest = self.images.get(name)
         return manifest and {"Id": self.id_of(manifest), "Config": {"Labels": {PROJECT_LABEL: "app"}}}
 
+    def image_ids(self, name):
+        return {self.find(name)["Id"]}
+
     def pull(self, reference, *, lease):
         del lease
         self.transfers.append("pull")
