@@ -20,7 +20,7 @@ from stagefleet.redaction import host_of
 from stagefleet.redis_client import LastStep
 from stagefleet.storages.base import ManifestStorage, StageReader, requiring_blob
 from stagefleet.storages.blob_transfer import BlobTransfer, Config
-from stagefleet.storages.docker_engine import EngineStorage
+from stagefleet.storages.docker_engine import EngineStorage, StageImages
 from stagefleet.storages.oci_layout import LayoutStorage
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storages import Storages
@@ -338,9 +338,9 @@ def _into_engine(
     project, manifest = destination.address.project, source.fetch_manifest(stage_id)
     if not manifest.is_index:  # the engine chooses from an index; other members may be missing
         _refuse_other_project(source.reader().describe(manifest, str(stage_id)), destination)
-    there, name = engine.find(destination.name_of(stage_id)), str(reference)
+    there, name = StageImages(engine, project, stage_id).find(), str(reference)
     image_ids = {str(manifest.digest), str((manifest.config or manifest).digest)}
-    if verify and there is not None and there["Id"] in image_ids:
+    if verify and there is not None and there.image_id in image_ids:
         destination.host.note_use(destination.name_of(stage_id))
         return ItemResult(skipped=True)
     is_new = engine.find(name) is None

@@ -121,6 +121,17 @@ def test_a_verified_copy_out_leaves_a_stage_that_has_the_image_and_others(
         assert index == maker.digest("stages/app", str(MANY))
 
 
+def test_a_verified_copy_brings_the_engines_own_platform_where_another_is_there(
+    engine, host, repository, push_index
+):
+    """With containerd's image store the name leads to the same index."""
+    push_index("stages/app", "arm64", "amd64")
+    engine.client().images.pull(str(repository), tag=str(MANY), platform="linux/arm64")
+    engine.client().api.tag(f"{repository}:{MANY}", "app", str(MANY))
+    assert not copy(host, repository, APP, MANY, verify=True).skipped
+    assert "amd64" == engine.client().api.inspect_image(f"app:{MANY}")["Architecture"]
+
+
 def test_a_platform_that_was_copied_out_is_the_same(host, registry, repository, push_index):
     """An engine that keeps manifests has the index, too, and pushes what it has of it."""
     push_index("stages/app", "arm64", "amd64")
