@@ -357,11 +357,11 @@ def _named(offered: list[tokens.Challenge], scopes: tuple[str, ...]) -> tuple[st
 
 
 def _spellings(scopes: tuple[str, ...], named: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Return the sets of scopes to request in turn: ours with those named, those, and other deletions.
+    """Return the sets of scopes to request in turn: ours with those named, those, ours, and other deletions.
 
     Token servers differ over the name of a deletion: `delete`, `*`, or the right to push.
     """
-    found = [_merged((*scopes, *named)), *([named] if named else [])]
+    found = [_merged((*scopes, *named)), *([named, scopes] if named else [])]
     if any("delete" in _actions(scope) for scope in scopes):
         resources = [scope.rpartition(":")[0] for scope in scopes]
         found += [tuple(f"{name}:{actions}" for name in resources) for actions in ("*", "pull,push")]

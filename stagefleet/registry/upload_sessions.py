@@ -266,7 +266,7 @@ class UploadSessionApi(BlobApi):
             upload.repository,
             upload.url,
             upload.subject,
-            scopes=scopes_of(upload.repository, "pull,push"),
+            scopes=scopes_of(upload.repository, "delete,pull,push" if method == "DELETE" else "pull,push"),
             expected=expected,
             retries=retries,
             lease=lease,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,11 @@ from stagefleet import Fleet, Project
 from stagefleet.names import Repository, StageId
 from stagefleet.operations.verify import VerifyOperation
 from stagefleet.records.models import ImageMetadata, ManagedImage
+from stagefleet.registry.upload_sessions import RESUMED_BYTES
 from stagefleet.runs.models import Outcome, Run, RunState
 from tests.contract.registries.conftest import Repositories
 from tests.contract.registries.products import EMPTY, SIGNATURE
-from tests.services import ImageMaker, Pushed, RegistryServer, stage_id_of
+from tests.services import ImageMaker, Pushed, RegistryServer, TcpProxy, stage_id_of
 from tests.services.images import digest_of
 
 MANY = 2500
@@ -73,6 +75,25 @@ def test_stages_and_an_index_go_in_and_out_and_are_described_and_verified(
     assert 3 == succeeded(fleet, fleet.for_each_copy_stage(here, f"{elsewhere.host}/back/app"))
     with ImageMaker(elsewhere) as maker:
         assert origin == {tag: maker.digest("back/app", tag) for tag in maker.tags("back/app")}
+
+
+def test_a_large_layer_arrives_whose_connection_breaks_off(
+    fleet: Fleet, repositories: Repositories, elsewhere: RegistryServer, logins: Path
+) -> None:
+    """It goes on where the registry can, and begins anew elsewhere."""
+    elsewhere.renew()
+    product = repositories.product
+    with ImageMaker(elsewhere) as maker, TcpProxy(product.host) as proxy:
+        layers = [os.urandom(RESUMED_BYTES + 1)]
+        pushed = maker.push_image("origin/large", stage(0), layers=layers, oci=product.oci)
+        (logins / "config.json").write_text(json.dumps({"auths": {proxy.host: product.login}}))
+        proxy.cut_after(RESUMED_BYTES // 2)
+        here = f"{proxy.host}/{repositories.path('large')}"
+        assert 1 == succeeded(fleet, fleet.for_each_copy_stage(f"{elsewhere.host}/origin/large", here))
+        assert proxy.passed_bytes > len(layers[0])
+    (logins / "config.json").write_text(json.dumps({"auths": {product.host: product.login}}))
+    assert {stage(0): pushed.digest} == repositories.digests("large")
+    assert layers[0] == repositories.maker.blob(repositories.path("large"), pushed.layers[0])
 
 
 def test_what_belongs_to_a_stage_goes_in_and_out(

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from stagefleet.errors import CredentialsError, ForbiddenError
+from stagefleet.manifests import digest_of
+from stagefleet.registry.upload_sessions import Upload
 from tests.unit.registry.scripted import RegistryResponse
 
 TAGS = RegistryResponse(body=b'{"name": "group/app", "tags": ["one"]}')
@@ -156,6 +158,34 @@ def test_the_scope_of_the_challenge_is_asked_for(serve_tokens, client, repositor
     asked = len(registry.scopes)
     assert ["one"] == list(client.tags(repository_at(server)))
     assert asked == len(registry.scopes)
+
+
+def test_a_scope_of_the_challenge_that_the_token_server_refuses_is_done_without(
+    serve_tokens, client, repository_at
+):
+    """W4, W15: what is taken with our own scope goes on, and costs no more tokens."""
+    ours = "repository:group/app:pull"
+    registry, server = serve_tokens(
+        "repository:group/app:delete", ours, lambda scopes: 200 if scopes == [ours] else 400
+    )
+    assert ["one"] == list(client.tags(repository_at(server)))
+    asked = len(registry.scopes)
+    assert ["one"] == list(client.tags(repository_at(server)))
+    assert asked == len(registry.scopes)
+
+
+def test_an_upload_is_deleted_in_the_token_server_s_words(serve_tokens, client, repository_at):
+    """W4, R40: distribution wants the right to delete for it, which is not the one to go on uploading."""
+    scope = "repository:group/app:*"
+    _, server = serve_tokens(
+        "repository:group/app:delete", scope, lambda scopes: 200 if scopes == [scope] else 400
+    )
+    repository = repository_at(server)
+    url = f"http://{server.host}/v2/group/app/blobs/uploads/one"
+    client.cancel_upload(Upload(repository, digest_of(b"x"), url))
+    encoded = base64.b64encode(scope.encode()).decode().rstrip("=")
+    last = server.asked[-1]
+    assert ("DELETE", f"Bearer {encoded}") == (last.method, last.headers["Authorization"])
 
 
 def test_more_rights_that_a_challenge_names_are_asked_for(serve_tokens, client, repository_at):
