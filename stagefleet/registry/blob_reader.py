@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, Self
 
 import requests
@@ -14,13 +15,16 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api
+from stagefleet.registry.error_mapping import may_be_unknown
+from stagefleet.registry.http import responses
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, content_length
+from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, check_length, refuse_page
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import backoff_seconds
 
 _PARTIAL = 206
 _UNSATISFIABLE = 416
+_NO_PART = -1
 _BLOB_BYTES = 8 * 1024 * 1024
 _MOST_BREAKS = 6
 _STEADY_BYTES = 1024 * 1024
@@ -121,7 +125,7 @@ class BlobReader(VerifiedSource):
         self._offset = 0
         self._breaks = self._ends = 0
         self._broke_at = 0
-        self._known_bytes = 0
+        self._known_bytes, self._part_end = 0, _NO_PART
         self._response: requests.Response | None = None
         self._incoming: ResponseBody | None = None
 
@@ -166,7 +170,9 @@ class BlobReader(VerifiedSource):
                 piece = incoming.read(size)
         except errors.RegistryUnreachableError as caught:
             error = None if incoming.was_cut_short else caught
-        if not piece:
+        if not piece and error is None and self._offset == self._part_end:
+            self.close()  # a server may send less than was asked for, and wants to be asked for the rest
+        elif not piece:
             self._broke_off(error)
         return piece
 
@@ -181,7 +187,7 @@ class BlobReader(VerifiedSource):
                 f"the source of {self._descriptor.digest} broke off at byte {self._offset} of "
                 f"{self._descriptor.size}, and could not be asked for the rest: {error}"
             ) from error
-        self._known_bytes = 0
+        self._known_bytes, self._part_end = 0, _NO_PART
         if response.status_code == requests.codes.ok:
             self._known_bytes = self._offset  # from the start: the source ignores ranges, or sent nothing yet
         if response.status_code == _UNSATISFIABLE:
@@ -198,14 +204,14 @@ class BlobReader(VerifiedSource):
         return bool(piece)
 
     def _check_length(self, response: requests.Response) -> None:
-        expected = self._descriptor.size
         if response.status_code == _PARTIAL:
-            expected -= self._offset
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {self._offset}-"):
+            part = responses.content_range(response.headers)
+            if part is None or part.start != self._offset:
                 raise errors.TruncatedError(
                     f"the source of {self._descriptor.digest} sent another range than asked for"
                 )
-        check_length(response, expected, self._descriptor.digest)
+            self._part_end = part.end
+        check_length(response, self._descriptor.size, self._descriptor.digest)
 
     def _broke_off(self, error: errors.StagefleetError | None) -> None:
         """Count an interruption: a premature end, or, with `error`, a broken connection.
@@ -241,6 +247,8 @@ class BlobReader(VerifiedSource):
     def _check(self) -> None:
         found = self._hash.hexdigest()
         if not self._first and found != self._descriptor.digest.hex:
+            if self._response is not None:
+                refuse_page(self._response, f"blob {self._descriptor.digest}")
             self.close()
             raise errors.DigestMismatchError(
                 f"the source sent other content for {self._descriptor.digest}: {found}",
@@ -262,15 +270,6 @@ class BlobReader(VerifiedSource):
         except errors.RegistryUnreachableError:
             pass  # the content is whole; only the connection is lost
         self.close()
-
-
-def check_length(response: requests.Response, expected: int, digest: Digest) -> None:
-    """Raise `DigestMismatchError` if a response says that a blob has another size; some say 0 for any."""
-    told = content_length(response.headers)
-    if told not in {None, expected, 0}:
-        raise errors.DigestMismatchError(
-            f"the source says that {digest} has {told} bytes, its manifest {expected}"
-        )
 
 
 class BlobApi(Api):
@@ -304,19 +303,35 @@ class BlobApi(Api):
     def has_blob(
         self, repository: Repository, digest: Digest, *, size: int | None = None, lease: Lease = NO_LEASE
     ) -> bool:
-        """Ask by one HEAD if a registry lists a blob; its content may still be missing.
+        """Ask if a registry lists a blob; its content may still be missing.
 
         Raises:
             DigestMismatchError: It lists it with another size than `size`.
         """
-        url, subject = self._url(repository, f"blobs/{digest}"), f"blob {digest} of {repository}"
         try:
-            response, _ = self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
+            response = self._find_blob(repository, digest, lease)
         except errors.NotFoundError:
             return False
-        if size is not None:
+        if size is None:
+            refuse_page(response, f"blob {digest} of {repository}")
+        elif response.status_code != _UNSATISFIABLE:  # an empty blob has no first byte
             check_length(response, size, digest)
         return True
+
+    def _find_blob(self, repository: Repository, digest: Digest, lease: Lease) -> requests.Response:
+        """Ask for a blob by HEAD; its first byte where a gateway refuses that, or answers it with a page."""
+        url, subject = self._url(repository, f"blobs/{digest}"), f"blob {digest} of {repository}"
+        ask = partial(self._request, repository=repository, url=url, subject=subject, lease=lease)
+        try:
+            response, _ = self._http_client.read(ask("HEAD"))
+            if not responses.is_page(response.headers):
+                return response
+        except errors.RegistryError as error:
+            if isinstance(error, errors.NotFoundError) or not may_be_unknown(error):
+                raise
+        first = ask("GET", headers={"Range": "bytes=0-0"}, expected=frozenset({200, 206, 416}))
+        with self._http_client.open(first) as response:
+            return response
 
     def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:
         """Read a blob of any size and return the digest of its content.
@@ -325,6 +340,7 @@ class BlobApi(Api):
             NotFoundError: There is no such blob.
             TruncatedError: The content is shorter than the descriptor says, and may be incomplete.
             RegistryUnreachableError: The registry does not answer, or broke off.
+            RegistryUnavailableError: It sent a page of HTML.
         """
         url, lease = self._url(repository, f"blobs/{descriptor.digest}"), current_lease(lease)
         hashed = hashlib.new(descriptor.digest.algorithm)
@@ -337,12 +353,15 @@ class BlobApi(Api):
                 hashed.update(piece)
                 left -= len(piece)
             is_whole = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+        found = Digest(descriptor.digest.algorithm, hashed.hexdigest())
+        if found != descriptor.digest:
+            refuse_page(response, subject)
         if left > 1 and not is_whole:
             raise errors.TruncatedError(
                 f"{repository.host} sent {descriptor.size + 1 - left} of {descriptor.size} bytes of "
                 f"{descriptor.digest}, and did not say that it was all"
             )
-        return Digest(descriptor.digest.algorithm, hashed.hexdigest())
+        return found
 
     def open_blob(
         self,
@@ -365,7 +384,7 @@ class BlobApi(Api):
                 repository,
                 url,
                 f"blob {descriptor.digest} of {repository}",
-                expected=frozenset({200, 206, 416} if offset else {200}),
+                expected=frozenset({200, 206, 416} if offset else {200, 206}),
                 headers={"Range": f"bytes={offset}-"} if offset else {},
                 lease=lease,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -14,13 +15,13 @@ from stagefleet.manifests import ACCEPTED, MANIFEST_BYTES, OCI_INDEX, Descriptor
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
+from stagefleet.registry.error_mapping import may_be_unknown
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.hosts import base_url
 from stagefleet.registry.tag_list import MalformedPageError, Page, PagingHabits, TagList, TagPage
 from stagefleet.settings import Settings
 
-_NOT_IMPLEMENTED = 501
 _REFERRER_PAGES = 50
 _MOST_REPOSITORIES = 1024
 _UNKNOWN_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
@@ -109,7 +110,7 @@ class RegistryClient(BlobUploadApi):
             request = self._manifest_request("HEAD", reference, lease=lease)
             response, _ = self._http_client.read(request, MANIFEST_BYTES)
         except errors.RegistryError as error:
-            if not _may_be_unknown(error):
+            if not may_be_unknown(error):
                 raise
         else:
             digest, kind = responses.content_digest(response.headers), responses.media_type(response.headers)
@@ -130,6 +131,7 @@ class RegistryClient(BlobUploadApi):
             UnsupportedManifestError: Its media type is not supported.
             DigestMismatchError: The content does not match the digest.
             BrokenStageError: The registry lists it, but sends nothing.
+            RegistryUnavailableError: It sends a page of HTML.
         """
         raw, digest, told = self._fetch(reference, lease)
         return Manifest.parse(raw, told, algorithm=digest.algorithm)
@@ -138,7 +140,7 @@ class RegistryClient(BlobUploadApi):
         """Fetch the bytes of a manifest, their digest, and the media type that the registry names."""
         for _ in range(2):
             request = self._manifest_request("GET", reference, lease=lease)
-            response, raw = self._http_client.read(request, MANIFEST_BYTES)
+            response, raw = self._http_client.consume(request, partial(_read_manifest, request))
             if raw:
                 break
         else:
@@ -176,7 +178,7 @@ class RegistryClient(BlobUploadApi):
                 response, raw = self._http_client.read(request, MANIFEST_BYTES)
                 found += Manifest.parse(raw, OCI_INDEX).members
             except (errors.RegistryError, errors.UnsupportedManifestError) as error:
-                if isinstance(error, errors.RegistryError) and not _may_be_unknown(error):
+                if isinstance(error, errors.RegistryError) and not may_be_unknown(error):
                     raise
                 if not _UNKNOWN_CODES & set(getattr(error, "codes", ())):
                     self._note_without_referrers(repository)
@@ -266,14 +268,17 @@ class RegistryClient(BlobUploadApi):
         )
 
 
+def _read_manifest(request: ApiRequest, response: requests.Response) -> tuple[requests.Response, bytes]:
+    """Read a manifest's bytes; those of a page of HTML are none."""
+    raw = read_content(response, request, MANIFEST_BYTES)
+    if raw[:1] != b"{":
+        responses.refuse_page(response, request.subject)
+    return response, raw
+
+
 def _may_be_there(error: errors.RegistryError) -> bool:
     """Return True if a registry may refuse a manifest because the tag names it already.
 
     An immutable tag takes no second PUT, and the answer to the first one may be lost (buildkit #3776).
     """
     return 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
-
-
-def _may_be_unknown(error: errors.RegistryError) -> bool:
-    """Return True if a registry may not know what was asked: a GET may succeed where this ended a HEAD."""
-    return error.status == _NOT_IMPLEMENTED or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

@@ -118,6 +118,12 @@ def map_error(
     return errors.RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
 
 
+def may_be_unknown(error: errors.RegistryError) -> bool:
+    """Return True if a registry may not know what was asked: a GET may succeed where this ended a HEAD."""
+    is_refused = 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
+    return is_refused or error.status == requests.codes.not_implemented
+
+
 def _read_error_body(response: requests.Response) -> _ErrorBody:
     try:
         body = read_all(response, _ERROR_BYTES) or b""

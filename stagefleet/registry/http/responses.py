@@ -8,13 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from http.client import IncompleteRead
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
 
-from stagefleet.errors import InvalidNameError, RegistryUnreachableError, StoredDigestError
+from stagefleet.errors import (
+    DigestMismatchError,
+    InvalidNameError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    StoredDigestError,
+)
 from stagefleet.manifests import digest_of
 from stagefleet.names import Digest
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -23,6 +29,8 @@ from stagefleet.registry.http.waits import YEAR_SECONDS, Deadline, bounding
 
 _NUMBER = re.compile(r"[0-9]+")
 _MOST_DIGITS = 18
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/([0-9]{1,18}|\*))?", re.IGNORECASE)
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _TELLING = re.compile(r"application/vnd\.[a-z0-9][a-z0-9.+_-]*", re.IGNORECASE)
 
 
@@ -33,6 +41,23 @@ def content_length(headers: Mapping[str, str]) -> int | None:
         return None
     digits = told.lstrip("0") or "0"
     return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
+
+
+class ContentRange(NamedTuple):
+    """The part of a body that a 206 has: its first byte, the byte after it, and the whole size, if told."""
+
+    start: int
+    end: int
+    size: int | None
+
+
+def content_range(headers: Mapping[str, str]) -> ContentRange | None:
+    """Return the range of a part, None if it is missing or malformed (RFC 9110, section 14.4)."""
+    found = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    if found is None or int(found[2]) < int(found[1]):
+        return None
+    size = found[3] or "*"
+    return ContentRange(int(found[1]), int(found[2]) + 1, None if size == "*" else int(size))
 
 
 def content_digest(headers: Mapping[str, str]) -> Digest | None:
@@ -47,6 +72,48 @@ def media_type(headers: Mapping[str, str]) -> str:
     """
     told = headers.get("Content-Type", "").partition(";")[0].strip()
     return told if _TELLING.fullmatch(told) else ""
+
+
+def is_page(headers: Mapping[str, str]) -> bool:
+    """Return True for a page of HTML, unless a registry has no better name for what it sends."""
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGES
+
+
+def refuse_page(response: requests.Response, subject: str) -> None:
+    """Raise `RegistryUnavailableError` if a response is a page of HTML: it proves nothing about `subject`.
+
+    Login pages, portals and web sites are answered with 200, too (goharbor/harbor #23882). Call it for what
+    is not the expected content, which may be HTML itself.
+    """
+    if not is_page(response.headers):
+        return
+    response.close()
+    raise RegistryUnavailableError(
+        f"{subject}: {urlsplit(response.url).netloc} answered with a page of HTML: is it a registry, or does "
+        "what stands before it want a login?",
+        status=response.status_code,
+    )
+
+
+def check_length(response: requests.Response, expected: int, digest: Digest) -> None:
+    """Raise `DigestMismatchError` if a response says that a blob has another size; some say 0 for any.
+
+    `RegistryUnavailableError` if it is a page of HTML, unless that has the very size.
+    """
+    told = _size_told(response)
+    if told == expected:
+        return
+    refuse_page(response, f"blob {digest}")
+    if told not in {None, 0}:
+        raise DigestMismatchError(f"the source says that {digest} has {told} bytes, its manifest {expected}")
+
+
+def _size_told(response: requests.Response) -> int | None:
+    """Return the size of a blob that a response, or a part of it, tells; None if it does not."""
+    if response.status_code != requests.codes.partial_content:
+        return content_length(response.headers)
+    part = content_range(response.headers)
+    return None if part is None else part.size
 
 
 def check_stored(headers: Mapping[str, str], what: str, sent: Digest, content: bytes | None = None) -> None:
