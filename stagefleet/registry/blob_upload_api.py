@@ -33,6 +33,7 @@ from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import Retries
 from stagefleet.registry.upload_sessions import (
     RESUMED_BYTES,
+    STORED,
     BodyLimitError,
     CurrentUpload,
     SessionStore,
@@ -185,7 +186,7 @@ class BlobUploadApi(UploadSessionApi):
             self._url(repository, "blobs/uploads/") + query,
             f"blob {digest} of {repository}",
             scopes=scopes,
-            expected=frozenset({201, 202}),
+            expected=STORED,
             lease=lease,
         )
         response, _ = self._http_client.read(request)
@@ -224,7 +225,7 @@ class BlobUploadApi(UploadSessionApi):
             url,
             subject,
             scopes=scopes_of(repository, "pull,push"),
-            expected=frozenset({201, 202}),
+            expected=STORED,
             headers=_BLOB_HEADERS,
             body=body,
             retries=False,

@@ -248,7 +248,7 @@ class TokenServer:
         self, response: requests.Response, document: Mapping[str, Any], login: Login | None
     ) -> None:
         status = response.status_code
-        if status == requests.codes.ok:
+        if 200 <= status < 300:  # noqa: PLR2004 - HTTP's numbers
             return
         if status in {400, 401, 403}:
             raise RefusedLoginError(_details(document, login), status=status)

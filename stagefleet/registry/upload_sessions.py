@@ -150,6 +150,8 @@ def _learn(facts: dict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 RESUMED_BYTES = 8 * 1024 * 1024
 """Smallest blob whose upload is resumed: to send it again costs more than what it takes to ask."""
+STORED = frozenset({200, 201, 202, 204})
+"""Statuses of success: registries do not always send the one of the specification (containerd #3750)."""
 _CANCEL_SECONDS = 5.0
 _CANCELLED = frozenset({200, 202, 204, 404, 416})
 _MISPLACED = 416
@@ -325,7 +327,7 @@ class UploadSessionApi(BlobApi):
                 current.upload.url,
                 current.upload.subject,
                 scopes=scopes_of(repository, "pull,push"),
-                expected=frozenset({202, 204}),
+                expected=STORED,
                 headers={**_BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"},
                 body=piece,
                 retries=False,
@@ -354,7 +356,7 @@ class UploadSessionApi(BlobApi):
             urlunsplit(parts._replace(query=query, fragment="")),
             upload.subject,
             scopes=scopes_of(upload.repository, "pull,push"),
-            expected=frozenset({201, 204}),
+            expected=STORED,
             headers=headers,
             body=body,
             retries=False,
