@@ -31,6 +31,8 @@ _RETRIED = frozenset({*PASSING, 429, 500, 502, 503, 504, *range(520, 528), 530, 
 _UNAUTHORIZED = 401
 _HIDING = frozenset({401, 403, 404})
 """Statuses with which registries hide private content from anonymous clients."""
+_UNNAMED = "Basic"
+"""Challenge of a registry that answers strangers at `/v2/` with a 401 and without a challenge."""
 _OVER = frozenset({400, 403})
 """Statuses with which registries answer a password that is over, without a challenge (ECR)."""
 _TOO_MANY = 429
@@ -263,13 +265,27 @@ class HttpClient:
                 read_all(response, _ERROR_BYTES)
                 return header
         challenge = response.headers.get("WWW-Authenticate")
-        if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
+        asking = _HIDING if sent is None else {_UNAUTHORIZED}
+        if response.status_code not in asking or challenge is None or not is_own:
             return None
         lacks_rights = sent is not None and 'error="insufficient_scope"' in challenge
         if lacks_rights and not self._authorizer.names_more(call.host, challenge, call.scopes):
             return None
+        return self._answer(call, response, challenge, sent)
+
+    def _answer(
+        self, call: ApiRequest, response: requests.Response, challenge: str, sent: str | None
+    ) -> str | None:
+        """Return the login that a challenge asks for; None if there is none, and no 401 that needs one."""
+        if response.status_code == _UNAUTHORIZED:
+            read_all(response, _ERROR_BYTES)
+            return self._authorizer.answer(call.host, challenge, call.scopes, sent)
+        try:
+            header = self._authorizer.answer(call.host, challenge, call.scopes, sent)
+        except errors.CredentialsError:
+            return None  # what a 404 says may be true
         read_all(response, _ERROR_BYTES)
-        return self._authorizer.answer(call.host, challenge, call.scopes, sent)
+        return header
 
     def _wants_login(self, call: ApiRequest, response: requests.Response) -> bool:
         """Return True if an anonymous response has to be requested again with the login.
@@ -288,7 +304,7 @@ class HttpClient:
             found, is_own = self._redirected(asked, None)
             read_all(found, _ERROR_BYTES)
             is_challenge = is_own and found.status_code == _UNAUTHORIZED
-            return found.headers.get("WWW-Authenticate", "") if is_challenge else ""
+            return found.headers.get("WWW-Authenticate") or _UNNAMED if is_challenge else ""
 
         return self._authorizer.learn(call.host, call.scopes, ask)
 
@@ -306,7 +322,7 @@ class HttpClient:
             )
         elif challenge is not None and 'error="invalid_token"' in challenge:
             message += "; not even a new token of its own token server: compare their clocks and keys"
-        elif challenge is not None:
+        else:
             message += f"; {self._origin()}"
         return call.error(message, errors.ForbiddenError, status=error.status, codes=error.codes)
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from stagefleet.errors import NotFoundError, RegistryError
+from stagefleet.errors import ForbiddenError, NotFoundError, RegistryError
 from tests.unit.registry.scripted import RegistryResponse
 
 LOGIN = base64.b64encode(b"alice:secret").decode()
@@ -139,3 +139,60 @@ def test_a_login_that_cannot_be_read_keeps_nobody_from_what_all_may_see(
     (tmp_path / "config.json").write_text('{"credsStore": "not-on-this-machine"}')
 
     assert ["one"] == list(client.tags(repository_at(server)))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_challenge_is_answered_under_any_status_that_hides(serve, client, log_in, repository_at, status):
+    """Kind of W9: some name their login with a 403."""
+
+    def script(asked):
+        is_known = asked.headers.get("Authorization") == f"Basic {LOGIN}"
+        return TAGS if is_known else RegistryResponse(status, b"{}", CHALLENGE)
+
+    server = serve(script)
+    log_in(server)
+    assert ["one"] == list(client.tags(repository_at(server)))
+
+
+def test_who_has_logged_in_is_refused_under_a_challenge_once(serve, client, log_in, repository_at):
+    """Kind of W9: a right that is lacking is no login that is."""
+
+    def script(asked):
+        is_known = asked.headers.get("Authorization") == f"Basic {LOGIN}"
+        return RegistryResponse(403 if is_known else 401, b"{}", CHALLENGE)
+
+    server = serve(script)
+    log_in(server)
+    with pytest.raises(ForbiddenError, match=r"GET answered 403 .*: the login may not do this"):
+        list(client.tags(repository_at(server)))
+    assert 2 == len(server.asked)
+
+
+def test_a_refusal_that_names_no_kind_of_login_gets_a_password(serve, client, log_in, repository_at):
+    """Kind of W9: gateways refuse strangers, and send no challenge at all."""
+
+    def script(asked):
+        is_known = asked.headers.get("Authorization") == f"Basic {LOGIN}"
+        return TAGS if is_known else RegistryResponse(401, b"<html>")
+
+    server = serve(script)
+    log_in(server)
+    assert ["one"] == list(client.tags(repository_at(server)))
+    assert 1 == paths(server).count("/v2/"), "asked there first"
+
+
+def test_a_refusal_that_names_no_kind_of_login_says_where_logins_are_looked_for(
+    serve, client, repository_at, tmp_path
+):
+    server = serve(lambda _: RegistryResponse(401, b"{}"))
+    with pytest.raises(ForbiddenError, match=f"there is no {tmp_path}/config.json"):
+        list(client.tags(repository_at(server)))
+    assert 1 == len(server.asked)
+
+
+def test_a_refusal_under_a_challenge_stands_where_there_is_no_login(serve, client, repository_at):
+    """Kind of W9: what is not there may be answered with a challenge, too."""
+    server = serve(lambda _: RegistryResponse(404, UNKNOWN, CHALLENGE))
+    with pytest.raises(NotFoundError, match="NAME_UNKNOWN"):
+        list(client.tags(repository_at(server)))
+    assert 1 == len(server.asked)
