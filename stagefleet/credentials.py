@@ -7,10 +7,12 @@ errors. Format: docker/cli, cli/config/configfile.
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -61,7 +63,8 @@ def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str,
     except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):
-        username, secret = answer.get("Username"), answer.get("Secret")
+        answer = {name.lower(): value for name, value in answer.items()}  # as Go reads its names
+        username, secret = answer.get("username"), answer.get("secret")
         if isinstance(username, str) and isinstance(secret, str):
             return (username, secret) if secret else None
     raise HelperError(f"the credential helper {program} answers without Username and Secret")
@@ -205,6 +208,8 @@ class DockerConfig:
         with self._lock:
             try:
                 status = self._path.stat()
+                if stat.S_ISFIFO(status.st_mode):
+                    raise CredentialsError(f"{self._path} cannot be read: it is a pipe, and no file")
                 version = (status.st_mtime_ns, status.st_size, status.st_ino)
                 if version != self._version:
                     self._document, self._version = self._parse(), version
@@ -217,6 +222,8 @@ class DockerConfig:
     def _parse(self) -> Mapping[str, Any]:
         with self._path.open("rb") as file:
             raw = file.read(_LIMIT_BYTES + 1)
+        if raw.removeprefix(codecs.BOM_UTF8).strip() in {b"", b"null"}:
+            return {}  # so does Docker: `touch` makes such files, and `/dev/null` is mounted in their place
         where = ""
         try:
             document = json.loads(raw.decode("utf-8-sig")) if len(raw) <= _LIMIT_BYTES else None
@@ -248,6 +255,8 @@ class DockerConfig:
     def _stored(self, key: str, entry: object) -> Login | None:
         """Return the login in an entry of `auths`; None if Docker left it empty, beside a helper."""
         where = f"auths, {key}"
+        if entry is None:
+            return None
         if not isinstance(entry, dict):
             raise self._malformed(where)
         values = {}

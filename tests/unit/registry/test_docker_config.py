@@ -116,6 +116,17 @@ class TestFile:
     def test_without_an_entry_there_is_no_login(self, write: Write, document: object):
         assert write(document).login("reg.example") is None
 
+    @pytest.mark.parametrize("raw", [b"", b" \n", b"null", b"\xef\xbb\xbf\n"])
+    def test_a_file_with_nothing_in_it_has_no_login(self, path: Path, raw: bytes):
+        path.write_bytes(raw)
+        assert DockerConfig(path).login("reg.example") is None
+
+    def test_the_empty_device_has_no_login(self):
+        assert DockerConfig(Path("/dev/null")).login("reg.example") is None
+
+    def test_an_entry_of_null_is_no_login(self, write: Write):
+        assert write({"auths": {"reg.example": None}}).login("reg.example") is None
+
     def test_without_a_file_there_is_no_login(self, path: Path):
         config = DockerConfig(path)
 
@@ -181,6 +192,11 @@ class TestMalformedFile:
         with pytest.raises(CredentialsError, match=f"{path} cannot be read: Is a directory"):
             DockerConfig(path).login("reg.example")
 
+    def test_a_pipe_in_its_place_is_named_and_not_waited_for(self, path: Path):
+        os.mkfifo(path)
+        with pytest.raises(CredentialsError, match="it is a pipe"):
+            DockerConfig(path).login("reg.example")
+
     def test_a_file_repaired_is_read_again(self, path: Path, write: Write):
         config = write("{")
         with pytest.raises(CredentialsError):
@@ -225,6 +241,10 @@ class TestHelpers:
 
         assert LOGIN == config.login("reg.example")
         assert config.login("else.example") is None
+
+    def test_a_helper_s_names_are_read_in_any_case(self, write: Write, install: Install):
+        install("all", f"""echo '{{"username": "ann", "secret": "{SECRET}"}}'""")
+        assert LOGIN == write({"credsStore": "all"}).login("reg.example")
 
     def test_a_helper_is_asked_each_time(self, write: Write, install: Install):
         config = write({"credsStore": "all"})
