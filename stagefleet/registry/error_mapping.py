@@ -113,6 +113,8 @@ def map_error(
         return errors.RateLimitedError(what, retry_after_seconds=seconds, **context)
     if status >= 500 or status in PASSING:  # noqa: PLR2004 - HTTP's number
         return errors.RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
+    if status == 407:  # noqa: PLR2004 - HTTP's number
+        what += ": a proxy wants a login: in HTTP_PROXY write http://USER:PASSWORD@HOST:PORT"
     if told.advice and method != "HEAD":  # after HEAD it is a guess
         raise errors.PlainHttpError(f"{what}: {told.advice}", host=urlsplit(response.url).netloc)
     return errors.RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)

@@ -239,25 +239,29 @@ map_http_errors = _MapHttpErrors  # no generator: it costs three times the calls
 def _mapped(
     error: Exception, url: str, proxies: Mapping[str, str], advice: str
 ) -> CertificateError | RegistryUnreachableError:
-    host = urlsplit(url).netloc
+    host, proxy = urlsplit(url).netloc, _proxy_of(url, proxies)
+    through = f" through the proxy {proxy}" if proxy else ""
     if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
         reason = _reason(error)
         return CertificateError(
-            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(error, host, advice)}", host=host
+            f"{host}: no trusted TLS connection{through} ({reason}): {_tls_advice(error, host, advice)}",
+            host=host,
         )
     if isinstance(error, requests.exceptions.ProxyError):
-        proxy = select_proxy(url, dict(proxies)) or ""
-        shown = host_of(proxy if "://" in proxy else f"http://{proxy}")
-        return RegistryUnreachableError(
-            f"{host} cannot be reached through the proxy {shown} ({_reason(error)})", host=host
-        )
+        return RegistryUnreachableError(f"{host} cannot be reached{through} ({_reason(error)})", host=host)
     if _has_no_address(error):
         message = f"{host} is the name of no host ({_reason(error)}): see that it is spelled right"
         return RegistryUnreachableError(message, host=host, is_unknown=True)
-    message = f"{host} does not answer ({_reason(error)})"
+    message = f"{host} does not answer{through} ({_reason(error)})"
     if advice and _may_want_tls(url, error):
         message += f": {advice}"
     return RegistryUnreachableError(message, host=host)
+
+
+def _proxy_of(url: str, proxies: Mapping[str, str]) -> str:
+    """Return the proxy before a URL's host, without its login; "" if there is none."""
+    proxy = select_proxy(url, dict(proxies)) or ""
+    return proxy and host_of(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _has_no_address(error: BaseException) -> bool:
