@@ -97,10 +97,11 @@ def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
 def join_url(url: str, given: str) -> str:
     """Resolve a URL, relative or absolute, from the `Location` or `Link` of a registry's response to `url`.
 
+    Spaces are escaped, as browsers do: some stores send the names of files as they are.
     `RegistryError` if it is malformed; the message does not quote it, for it may hold a signature.
     """
     try:
-        joined = urljoin(url, given)
+        joined = urljoin(url, given).replace(" ", "%20")
         is_usable = _URL.fullmatch(joined) is not None and urlsplit(joined).port != 0
     except ValueError:
         is_usable = False

@@ -201,3 +201,26 @@ def test_a_token_server_that_leads_in_circles_is_an_error(serve, client, reposit
     server = serve(script)
     with pytest.raises(CredentialsError, match="in circles"):
         tags(client, repository_at(server))
+
+
+@pytest.mark.parametrize(
+    ("given", "arrives"),
+    [
+        ('/v2/x?name=attachment; filename="a b"', '/v2/x?name=attachment;%20filename="a%20b"'),
+        ("/v2/a%20b?sig=%2F+x", "/v2/a%20b?sig=%2F+x"),
+    ],
+    ids=["spaces", "escaped"],
+)
+def test_spaces_in_addresses_are_escaped(serve, client, repository_at, given, arrives):
+    """Kind of W8: of redirects, and of uploads alike; what is escaped already stays as it is."""
+
+    def script(asked):
+        if asked.path == arrives or asked.path.startswith(
+            f"{arrives}{'&' if '?' in arrives else '?'}digest="
+        ):
+            return RegistryResponse(201 if asked.method == "PUT" else 200, CONTENT)
+        return RegistryResponse(202 if asked.method == "POST" else 307, headers={"Location": given})
+
+    repository = repository_at(serve(script))
+    assert CONTENT == client.fetch_blob(repository, BLOB)
+    client.upload_bytes(client.begin_upload(repository, BLOB.digest, mount_from=None), CONTENT)
