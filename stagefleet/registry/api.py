@@ -9,7 +9,6 @@ from functools import partial
 from threading import Lock
 from types import MappingProxyType
 from typing import Self
-from urllib.parse import urlsplit, urlunsplit
 
 from stagefleet.credentials import DockerConfig
 from stagefleet.errors import RegistryError, StagefleetError
@@ -17,7 +16,7 @@ from stagefleet.leases import NO_LEASE, ChildLease, Lease, current_lease, under_
 from stagefleet.names import Repository
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
-from stagefleet.registry.http.hosts import api_path, base_url, join_url, origin_of
+from stagefleet.registry.http.hosts import api_path, base_url, in_own_scheme, join_url, origin_of
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
@@ -136,14 +135,10 @@ class Api:
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
-        url = join_url(asked, location)
         base = base_url(repository.host, self._settings)
-        ours, given = origin_of(base), origin_of(url)
-        # Same port, or both the default of their scheme: a proxy that terminates TLS.
-        if given.host == ours.host and (given.port == ours.port or (given.is_default and ours.is_default)):
-            scheme, netloc = urlsplit(base)[:2]
-            return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
-        if given.scheme in {"https", ours.scheme}:
+        url = in_own_scheme(join_url(asked, location), base)
+        given = origin_of(url)
+        if given.scheme in {"https", origin_of(base).scheme}:
             return url  # uploads may go to another host, which does not get our login
         raise RegistryError(
             f"{repository.host} points to {given.scheme}://{given.host}, which is not safe",

@@ -16,7 +16,7 @@ from stagefleet.backoff import jittered
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.error_mapping import PASSING, map_body_errors, map_error
-from stagefleet.registry.http.hosts import Origin, base_url, is_loopback, join_url, origin_of
+from stagefleet.registry.http.hosts import Origin, base_url, in_own_scheme, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.registry.http.waits import HostPauses, Retries, RetryReporter, pause, span_text
@@ -355,8 +355,7 @@ class HttpClient:
             if response.status_code not in followed or location is None:
                 return response, is_own
             read_all(response, _ERROR_BYTES)
-            url = join_url(url, location)
-            self._check_target(call, url)
+            url = self._target(call, join_url(url, location))
         raise call.error(f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)")
 
     def _send(
@@ -378,16 +377,18 @@ class HttpClient:
             answer_seconds=call.answer_seconds,
         )
 
-    def _check_target(self, call: ApiRequest, url: str) -> None:
-        """Refuse a redirect from TLS to plain HTTP, unless the target may use plain HTTP anyway."""
+    def _target(self, call: ApiRequest, url: str) -> str:
+        """Return the target of a redirect; refuse plain HTTP after TLS, unless it may use that anyway."""
+        own = self._origin_of(call)
+        if own.scheme == "https" or not own.is_default:  # from http to https on their own ports is a move
+            url = in_own_scheme(url, base_url(call.host, self._settings))
         scheme, host = urlsplit(url)[:2]
         allowed = (
             is_loopback(host) or self._settings.registry(host).plain_http or call.url.startswith("http:")
         )
         if scheme != "https" and not (scheme == "http" and allowed):
-            raise call.error(
-                f"{call.subject}: the registry redirects to {scheme}://{host}, which is not safe"
-            )
+            raise call.error(f"{call.subject}: a redirect to {scheme}://{host}, which is not safe")
+        return url
 
 
 def read_content(response: requests.Response, call: ApiRequest, limit_bytes: int) -> bytes:

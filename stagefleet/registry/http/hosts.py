@@ -7,7 +7,7 @@ import os
 import re
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies
 
 import requests
@@ -108,6 +108,20 @@ def join_url(url: str, given: str) -> str:
     if not is_usable:
         raise RegistryError(f"{urlsplit(url).netloc} points to an address that is none")
     return joined
+
+
+def in_own_scheme(url: str, base: str) -> str:
+    """Return a URL in the scheme of the registry at `base`, if it is the registry's own in another.
+
+    Behind a proxy that terminates TLS a registry may not know its own scheme. The port is the same then, or
+    each is the default of its scheme.
+    """
+    ours, given = origin_of(base), origin_of(url)
+    is_same_port = given.port == ours.port or (given.is_default and ours.is_default)
+    if given.host != ours.host or not is_same_port:
+        return url
+    scheme, netloc = urlsplit(base)[:2]
+    return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
 
 
 def api_path(repository: Repository) -> str:

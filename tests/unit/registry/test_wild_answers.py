@@ -8,6 +8,7 @@ import json
 import pytest
 
 from stagefleet.errors import CredentialsError, ForbiddenError, NotFoundError, RegistryError
+from stagefleet.registry.http.hosts import in_own_scheme
 from tests.unit.registry.asking import ALL, BLOB, CONTENT, MANIFEST, fetch, put, tags
 from tests.unit.registry.scripted import RegistryResponse
 
@@ -224,3 +225,35 @@ def test_spaces_in_addresses_are_escaped(serve, client, repository_at, given, ar
     repository = repository_at(serve(script))
     assert CONTENT == client.fetch_blob(repository, BLOB)
     client.upload_bytes(client.begin_upload(repository, BLOB.digest, mount_from=None), CONTENT)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_redirect_in_another_scheme_stays_at_the_registry(serve, client, repository_at, tmp_path, method):
+    """Kind of W8: behind a proxy that ends TLS a registry does not know its own scheme, as in `Location`."""
+
+    def script(asked):
+        if asked.headers.get("Authorization") is None:
+            return RegistryResponse(401, b"{}", {"WWW-Authenticate": 'Basic realm="registry"'})
+        if asked.path.startswith("/v2/group/") and asked.method == method:
+            moved = f"https://{asked.headers['Host']}{asked.path.replace('/v2/group/', '/v2/moved/group/')}"
+            return RegistryResponse(307, headers={"Location": moved})
+        return registry(asked)
+
+    server = serve(script)
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: {"auth": LOGIN}}}))
+    (fetch if method == "GET" else put)(client, repository_at(server))
+    assert server.asked[-1].path.startswith("/v2/moved/group/")
+
+
+@pytest.mark.parametrize(
+    ("base", "url", "target"),
+    [
+        ("https://reg.example", "http://reg.example/v2/x?a=1", "https://reg.example/v2/x?a=1"),
+        ("https://reg.example:5000", "http://reg.example:5000/v2/x", "https://reg.example:5000/v2/x"),
+        ("http://reg.example:5000", "https://reg.example:5000/v2/x", "http://reg.example:5000/v2/x"),
+        ("https://reg.example:5000", "http://reg.example/v2/x", "http://reg.example/v2/x"),
+        ("https://reg.example", "http://store.example/v2/x", "http://store.example/v2/x"),
+    ],
+)
+def test_only_the_registry_s_own_address_changes_its_scheme(base, url, target):
+    assert target == in_own_scheme(url, base)
