@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from http.client import IncompleteRead
@@ -270,6 +271,10 @@ _LEAST_BYTES = 64 * 1024
 """Bytes that a streamed body must deliver within `_SILENT_SECONDS`; less counts as silence."""
 
 
+_GZIP_BITS = 16 + zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
 class TooManyBytesError(Exception):
     """A body is larger than its limit."""
 
@@ -347,13 +352,35 @@ def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
 def pieces_of(response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
     """Yield the chunks of a response's body to its end, under the time limit of a small body.
 
-    `TooManyBytesError` if it is larger than the limit; the connection is closed.
+    One that a cache has compressed, though nobody asked for that, is unpacked. `TooManyBytesError` if it is
+    larger than the limit, packed or not; the connection is closed.
     """
-    incoming, left = ResponseBody(response, is_small=True), limit_bytes
+    incoming, left, unpacked_left = ResponseBody(response, is_small=True), limit_bytes, limit_bytes
+    packed = zlib.decompressobj(_GZIP_BITS) if _is_gzip(response.headers) else None
     while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # its end frees the connection
+        if left == limit_bytes and not piece.startswith(_GZIP_MAGIC[: len(piece)]):
+            packed = None
         left -= len(piece)
-        if left < 0:
+        if packed is not None:
+            piece = _unpack(packed, piece, unpacked_left + 1, response)
+            unpacked_left -= len(piece)
+        if left < 0 or unpacked_left < 0:
             response.close()
             raise TooManyBytesError(f"more than {limit_bytes} bytes")
         yield piece
     response.raw.release_conn()
+
+
+def _is_gzip(headers: Mapping[str, str]) -> bool:
+    return headers.get("Content-Encoding", "").strip().lower() in {"gzip", "x-gzip"}
+
+
+def _unpack(packed: Any, piece: bytes, most: int, response: requests.Response) -> bytes:
+    """Unpack the next chunk of a body, to so many bytes at most."""
+    try:
+        unpacked: bytes = packed.decompress(piece, most)
+    except zlib.error:
+        response.close()
+        host = urlsplit(response.url).netloc
+        raise RegistryUnreachableError(f"{host} sends gzip that cannot be unpacked", host=host) from None
+    return unpacked
