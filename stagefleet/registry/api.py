@@ -9,6 +9,7 @@ from functools import partial
 from threading import Lock
 from types import MappingProxyType
 from typing import Self
+from urllib.parse import urlsplit
 
 from stagefleet.credentials import DockerConfig
 from stagefleet.errors import RegistryError, StagefleetError
@@ -16,7 +17,7 @@ from stagefleet.leases import NO_LEASE, ChildLease, Lease, current_lease, under_
 from stagefleet.names import Repository
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
-from stagefleet.registry.http.hosts import api_path, base_url, in_own_scheme, join_url, origin_of
+from stagefleet.registry.http.hosts import api_path, base_url, in_own_scheme, join_url, moved_to, origin_of
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
@@ -134,11 +135,18 @@ class Api:
         )
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
-        """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
+        """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its scheme or port.
+
+        nginx passes on no port where it is told to send `$host`; so what is of the same repository, at the
+        default port, is meant for the registry's own.
+        """
         base = base_url(repository.host, self._settings)
         url = in_own_scheme(join_url(asked, location), base)
-        given = origin_of(url)
-        if given.scheme in {"https", origin_of(base).scheme}:
+        ours, given = origin_of(base), origin_of(url)
+        is_api = urlsplit(url).path.startswith(f"/v2/{api_path(repository)}/")
+        if is_api and given.host == ours.host and given.is_default and origin_of(asked) == ours:
+            return moved_to(base, url)
+        if given.scheme in {"https", ours.scheme}:
             return url  # uploads may go to another host, which does not get our login
         raise RegistryError(
             f"{repository.host} points to {given.scheme}://{given.host}, which is not safe",

@@ -118,8 +118,11 @@ def in_own_scheme(url: str, base: str) -> str:
     """
     ours, given = origin_of(base), origin_of(url)
     is_same_port = given.port == ours.port or (given.is_default and ours.is_default)
-    if given.host != ours.host or not is_same_port:
-        return url
+    return moved_to(base, url) if given.host == ours.host and is_same_port else url
+
+
+def moved_to(base: str, url: str) -> str:
+    """Return a URL at the origin of another one."""
     scheme, netloc = urlsplit(base)[:2]
     return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
 

@@ -325,3 +325,29 @@ def test_a_source_is_open_before_the_destination_reads(client, size, asks):
         )
         server.shutdown()
     assert [] == server.refused
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_address_without_the_port_is_the_registry_s_own(serve, client, repository_at, scheme):
+    """Kind of R33: nginx has sent `Host` without the port, so that `Location` and `Link` have none."""
+
+    def script(asked):
+        own = f"{scheme}://127.0.0.1{asked.path.partition('?')[0]}"
+        if asked.method == "POST":
+            return RegistryResponse(202, headers={"Location": f"{own}session?state=1"})
+        if "last=" in asked.path or asked.method == "PUT":
+            return RegistryResponse(201 if asked.method == "PUT" else 200, b'{"tags": ["two"]}')
+        return RegistryResponse(200, b'{"tags": ["one"]}', {"Link": f'<{own}?last=one>; rel="next"'})
+
+    server = serve(script)
+    repository = repository_at(server)
+    client.upload_bytes(client.begin_upload(repository, BLOB.digest, mount_from=None), CONTENT)
+    assert CONTENT == server.asked[-1].body
+    assert ["one", "two"] == list(client.tags(repository))
+
+
+@pytest.mark.parametrize("path", ["/v2/group/other/blobs/uploads/1", "/bucket/1"])
+def test_what_is_no_address_of_the_repository_keeps_its_port(serve, client, repository_at, path):
+    server = serve(lambda _: RegistryResponse(202, headers={"Location": f"http://127.0.0.1{path}"}))
+    upload = client.begin_upload(repository_at(server), BLOB.digest, mount_from=None)
+    assert f"http://127.0.0.1{path}" == upload.url
