@@ -21,6 +21,7 @@ from stagefleet.operations.catalog import find_operation
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stagefleet.fleet.project import FleetProject
     from stagefleet.registry.referrers import Referrer
     from stagefleet.reports.report import Report
 
@@ -166,11 +167,11 @@ def describe_failure(outcome: stagefleet.Outcome, *, in_fleet: bool) -> str:
     return f"{outcome.item}{where} failed: {message}{whose}"
 
 
-def print_plan(
-    plan: stagefleet.Plan, *, as_json: bool, referrers: Mapping[str, Sequence[Referrer]] | None = None
-) -> None:
-    """Print the plan of a dry run; of items with `referrers`, these, too."""
-    found = referrers or {}
+def print_plan(plan: stagefleet.Plan, *, as_json: bool, referrers_in: FleetProject | None = None) -> None:
+    """Print the plan of a dry run; with what refers to each stage in the primary storage of a project."""
+    found: dict[str, Sequence[Referrer]] = {}
+    if referrers_in is not None and plan.items:
+        found = {str(item): along for item, along in referrers_in.referrers(plan.items, missing_ok=True)}
     if not as_json:
         for outcome in _outcomes_of(plan):
             where = f"  {outcome.host}" if outcome.host else ""

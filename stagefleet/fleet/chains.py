@@ -190,7 +190,8 @@ class MirrorStarter:
         """Write the copy and the deletion, and start the copy; or find those under the key."""
         prune = _prune_of(copy, max_percent)
         options = [copy.name, str(copy.verify), str(copy.foreign_layers)]
-        own = fingerprint(prune, [*options, "referrers"] if copy.referrers else options)
+        listed = prune.model_copy(update={"referrers": False})  # as releases did that pruned without them
+        own = fingerprint(listed, [*options, "referrers"] if copy.referrers else options)
         found = None if key is None else self.chains.find(key, own)
         if found is not None:
             reason = found[0].spec.refusal if found else ""
@@ -218,7 +219,9 @@ class MirrorStarter:
 
 def _prune_of(copy: CopyOperation, max_percent: float) -> PruneOperation:
     source, destination = map(parse_repository, copy.addresses)
-    return PruneOperation(repository=destination, source=source, max_percent=max_percent)
+    return PruneOperation(
+        repository=destination, source=source, max_percent=max_percent, referrers=copy.referrers
+    )
 
 
 def _plan_deletions(prune: PruneOperation, storages: PlanStorages) -> tuple[Plan, PruneLimitError | None]:

@@ -273,7 +273,7 @@ class FleetProject:
             callback: What the fleet calls for each outcome of both runs, and at the end of each.
             verify: Compare digests too, and copy again if they differ.
             foreign_layers: Send layers, too, that are marked as to be had elsewhere.
-            referrers: Copy what refers to the stages, too.
+            referrers: Copy what refers to the stages, too, and delete what refers to those that go.
             max_percent: The largest part of the destination's stages that may go; if there are more, the
                 mirror has a `refusal`, and none goes.
             idempotency_key: Calls with the same key start one mirror; another after one that failed.

@@ -52,7 +52,10 @@ Referrers = Annotated[
     bool,
     typer.Option(
         "--referrers",
-        help="Copy signatures and other artifacts of the stages, too, also of those that DST has.",
+        help=(
+            "Copy signatures and other artifacts of the stages, too, also of those that DST has. With "
+            "--prune: those of what is deleted go, unless another tag keeps the image."
+        ),
     ),
 ]
 
@@ -133,7 +136,7 @@ def _mirror(
                 referrers=operation.referrers,
                 max_percent=max_percent,
             )
-            refusal = _print_plans(plan, options)
+            refusal = _print_plans(fleet, plan, operation, options)
         else:
             with session.cancelling_on_interrupt(fleet) as interrupts:
                 mirror = project.start_mirror(
@@ -152,11 +155,17 @@ def _mirror(
             raise refusal
 
 
-def _print_plans(plan: MirrorPlan, options: session.RunOptions) -> PruneLimitError | None:
+def _print_plans(
+    fleet: stagefleet.Fleet,
+    plan: MirrorPlan,
+    operation: stagefleet.CopyOperation,
+    options: session.RunOptions,
+) -> PruneLimitError | None:
     print_plan(plan.copies, as_json=options.json)
     if not options.json:
         print_line("to be deleted:")
-    print_plan(plan.deletions, as_json=options.json)
+    going = operation.referrers and fleet.project(operation.destination)
+    print_plan(plan.deletions, as_json=options.json, referrers_in=going or None)
     return plan.refusal
 
 

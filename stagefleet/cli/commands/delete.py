@@ -86,9 +86,7 @@ def _print_plan(
 ) -> None:
     """Print a plan with what refers to each stage: that goes unless another tag keeps the image."""
     plan = runs.plan(operation, named, missing_ok=options.missing_ok)
-    found = fleet.project(operation.repository).referrers(plan.items, missing_ok=True)
-    along = {str(stage_id): referrers for stage_id, referrers in found if referrers}
-    print_plan(plan, as_json=options.json, referrers=along)
+    print_plan(plan, as_json=options.json, referrers_in=fleet.project(operation.repository))
 
 
 def _confirm(

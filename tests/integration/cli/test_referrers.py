@@ -150,6 +150,22 @@ def test_what_crane_copied_is_found_and_it_finds_what_went_along(command, regist
     assert (1, "") == (gone["referrers"], crane("ls", other))
 
 
+def test_a_mirror_takes_what_refers_to_the_stages_that_it_deletes(command, registry):
+    """As a dry run names it, below its stage."""
+    source, mirror = (f"{registry.host}/pruned/{name}" for name in ("source", "mirror"))
+    with ImageMaker(registry) as maker:
+        maker.push_image("pruned/source", stage_id_of("kept"), layers=[b"another"], oci=True)
+        gone = maker.push_image("pruned/mirror", STAGE, oci=True)
+        tag = f"{gone.digest.replace(':', '-')}.sig"
+        signature = maker.push_image("pruned/mirror", tag, layers=[b"a signature"], oci=True)
+        arguments = ("copy", source, mirror, "--prune", "--max-percent", "100", "--referrers", "--json")
+        planned = command(*arguments, "--dry-run").objects
+        named = [referrer["digest"] for line in planned for referrer in line.get("referrers", ())]
+        assert [signature.digest] == named
+        assert 1 == command(*arguments).objects[-1]["referrers"]
+        assert [stage_id_of("kept")] == maker.tags("pruned/mirror")
+
+
 def attach_by_hand(maker, path, subject):
     """Push an artifact that refers to an image, by its digest alone; return that."""
     kind = "application/vnd.oci.image.manifest.v1+json"

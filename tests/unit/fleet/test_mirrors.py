@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from stagefleet import RemoteCallback
@@ -12,7 +14,10 @@ from stagefleet.errors import (
     RepositoryNotFoundError,
     UsageError,
 )
-from stagefleet.names import parse_address
+from stagefleet.manifests import Manifest
+from stagefleet.names import Reference, Repository, parse_address
+from stagefleet.operations.base import fingerprint
+from stagefleet.operations.delete import PruneOperation
 from stagefleet.runs.models import RunState
 from stagefleet.testing import in_memory_fleet
 
@@ -54,6 +59,44 @@ def test_what_the_source_no_longer_has_goes_after_the_copy(fleet):
     assert (10, 28, 2) == (copied.succeeded, copied.skipped, deleted.succeeded)
     assert OLD == sorted(outcomes[-2:])
     assert sorted(KEPT + NEW) == listed(fleet)
+
+
+@pytest.fixture
+def signed(fleet):
+    """What refers to the two stages that go, and to one that stays, by digest; in the destination."""
+    repository, registries = Repository.parse(DESTINATION), fleet.registries
+
+    def sign(stage):
+        image = registries.fetch_manifest(repository.tagged(stage))
+        subject = {"mediaType": image.media_type, "digest": str(image.digest), "size": image.size}
+        document = json.loads(image.raw) | {"artifactType": "application/x.signature", "subject": subject}
+        signature = Manifest.of(document)
+        registries.put_manifest(Reference.of(repository, signature.digest), signature)
+        return signature.digest
+
+    return [sign(stage) for stage in (*OLD, KEPT[0])]
+
+
+@pytest.mark.parametrize("referrers", [False, True])
+def test_what_refers_to_the_deleted_goes_along_where_it_is_asked_for(fleet, signed, referrers):
+    mirror = project(fleet).start_mirror(DESTINATION, referrers=referrers)
+    assert [RunState.SUCCEEDED] * 2 == follow(fleet, mirror)
+    left = fleet.registries.stored(Repository.parse(DESTINATION)).manifests
+    assert (signed[2:] if referrers else signed) == [digest for digest in signed if digest in left]
+
+
+def test_without_referrers_older_workers_take_the_deletion(fleet):
+    """They refuse an option that they do not know."""
+    mirror = project(fleet).start_mirror(DESTINATION)
+    assert {"repository", "source", "max_percent"} == set(mirror.runs[1].spec.options)
+
+
+def test_a_key_of_a_release_that_left_the_referrers_of_the_deleted_goes_on(fleet):
+    """The fingerprint is the one that such a release wrote."""
+    mirror = project(fleet).start_mirror(DESTINATION, referrers=True, idempotency_key="nightly")
+    prune = PruneOperation(repository=Repository.parse(DESTINATION), source=Repository.parse(SOURCE))
+    written = fingerprint(prune, ["copy_stage", "False", "False", "referrers"])
+    assert [written] * 2 == [run.spec.fingerprint for run in mirror.runs]
 
 
 def test_the_report_of_the_copy_is_that_of_the_mirror(fleet):
