@@ -69,11 +69,13 @@ class ClientStorages(Storages):
         """Return the look-ups in a project."""
         return StageLookup(self, project)
 
-    def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
+    def plan_purge(
+        self, project: Project, *, policy: InUsePolicy | None, referrers: bool, sized: bool
+    ) -> PurgePlan:
         """Plan the purge of a project; see `plan_purge`."""
         from stagefleet.projects.purge_plan import plan_purge  # noqa: PLC0415 - one command asks for it
 
-        return plan_purge(self, project, policy=policy, sized=sized)
+        return plan_purge(self, project, policy=policy, referrers=referrers, sized=sized)
 
     def publish_index(
         self, repository: Repository, stage_id: StageId, images: Mapping[Platform, Reference]

@@ -32,6 +32,7 @@ def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         stage_id,
         replace(attempt, to_delete=to_delete),
         referrers=operation.referrers,
+        also=operation.also,
     )
     return counted_as_deleted(item_result, attempt, had_it=had_it)
 
@@ -71,10 +72,16 @@ def delete_from_caches(
 
 
 def _delete(
-    storages: Storages, address: StorageAddress, stage_id: StageId, attempt: Attempt, *, referrers: bool
+    storages: Storages,
+    address: StorageAddress,
+    stage_id: StageId,
+    attempt: Attempt,
+    *,
+    referrers: bool,
+    also: Iterable[str] = (),
 ) -> ItemResult:
     if referrers and not address.is_on_host:
-        return storages.open(address).delete_with_referrers(stage_id, attempt)
+        return storages.open(address).delete_with_referrers(stage_id, attempt, also=also)
     return storages.open(address).delete(stage_id, attempt)
 
 

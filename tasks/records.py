@@ -121,10 +121,13 @@ def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         is_there = storage.records.read(record_id) is not None
         is_ours = operation.unfinished or registries.rejections(address).stands(stage_id)
         if is_there and is_ours:
-            storage.delete_tag(str(stage_id), locked, check=check, is_locked=True)
+            if operation.referrers:
+                deleted = storage.delete_with_referrers(stage_id, locked, check=check, is_locked=True)
+            else:
+                deleted = storage.delete_tag(str(stage_id), locked, check=check, is_locked=True)
             storage.records.delete(record_id, locked)
             registries.remembered.forget(address, stage_id)
-            return ItemResult()
+            return ItemResult() if deleted == NOT_THERE else deleted
         if is_there:
             storages.deletions.withdraw_rejection(address, stage_id, stage_lock)
         try:

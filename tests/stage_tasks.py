@@ -235,9 +235,9 @@ class RecordTasks:
         run_id: str,
         to_delete: ToDelete,
         lease: Lease = NO_LEASE,
-        unfinished: bool = False,
+        **options: bool,
     ) -> ItemResult:
-        attempt = self._attempt(repository, str(stage_id), run_id, lease, to_delete, unfinished=unfinished)
+        attempt = self._attempt(repository, str(stage_id), run_id, lease, to_delete, **options)
         return record_tasks.delete_rejected_stage(self.storages, attempt)
 
     def delete_custom_tag(

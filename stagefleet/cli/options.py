@@ -52,6 +52,12 @@ RemoveContainers = Annotated[
     bool, typer.Option("--remove-containers", help="Remove the containers that use a stage first.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="With --remove-containers: also those that run.")]
+Referrers = Annotated[
+    bool,
+    typer.Option(
+        "--referrers", help="Signatures and other artifacts go, too, unless another tag keeps the image."
+    ),
+]
 MissingOk = Annotated[
     bool, typer.Option("--missing-ok", help="Take a repository that does not exist for empty.")
 ]

@@ -36,23 +36,28 @@ _WAIT_SECONDS = 60
 
 
 def delete_with_referrers(
-    registries: Registries,
     deletions: TagDeletions,
     repository: Repository,
     stage_id: StageId,
     attempt: Attempt,
+    delete: Callable[[], ItemResult],
+    *,
+    also: frozenset[str] = frozenset(),
 ) -> ItemResult:
     """Delete a stage, then what refers to its image and to the members of its index; count the latter apart.
 
-    What another tag keeps stays, and so do the referrers of an image that has another tag. Errors are as of
-    `TagDeletions.delete`.
+    What another tag keeps stays, and so do the referrers of an image that has another tag.
+
+    Args:
+        delete: What deletes the stage itself; its errors are those of the whole.
+        also: Tags that a later run of the same plan deletes: they keep no image.
     """
-    subjects = _Subjects(registries, repository, stage_id)
+    subjects = _Subjects(deletions.registries, repository, stage_id)
     digests = subjects.read(attempt)
-    item_result = deletions.delete(repository, str(stage_id), attempt)
+    item_result = delete()
     if not digests:
         return item_result
-    deletion = ReferrerDeletion(registries, deletions, repository, attempt)
+    deletion = ReferrerDeletion(deletions, repository, attempt, also)
     deletion.execute(digests)
     subjects.forget()
     if item_result == NOT_THERE and not deletion.deleted:
@@ -120,9 +125,9 @@ class ReferrerDeletion:
     """
 
     def __init__(
-        self, registries: Registries, deletions: TagDeletions, repository: Repository, attempt: Attempt
+        self, deletions: TagDeletions, repository: Repository, attempt: Attempt, also: frozenset[str]
     ) -> None:
-        self._registries = registries
+        self._registries = registries = deletions.registries
         self._client = registries.client
         self._deletions = deletions
         self._repository = repository
@@ -130,6 +135,7 @@ class ReferrerDeletion:
         self._scan = deletions.scan(repository, attempt)
         self._tags = registries.referrer_tags(repository, attempt.run_id, attempt.lease)
         self._lookup = ReferrerLookup(self._client, repository, self._tags)
+        self._also = also
         self._below: dict[Digest, list[Referrer]] = {}
         self._own_tags: set[str] = set()
         self._going: set[Digest] = set()
@@ -299,7 +305,7 @@ class ReferrerDeletion:
             self._repository,
             digest,
             newer_than=newer_than,
-            but=frozenset(self._own_tags),
+            but=self._also.union(self._own_tags),
         )
 
     def _permit(self, *digests: Digest) -> Callable[[], float]:

@@ -34,7 +34,7 @@ class TagDeletions:
     """Deletions of tags of ours, by the attempts of one process; thread-safe."""
 
     def __init__(self, registries: Registries) -> None:
-        self._registries = registries
+        self.registries = registries
         self._kept_scans = KeptScans()
         self._unfinished = UnfinishedDeletions(registries)
 
@@ -67,21 +67,21 @@ class TagDeletions:
         """
         own_check = None if check is None else checked(check)
         reference = repository.tagged(tag)
-        deletion = _TagDeletion(self._registries, reference, attempt, own_check, is_locked, self._kept_scans)
+        deletion = _TagDeletion(self.registries, reference, attempt, own_check, is_locked, self._kept_scans)
         item_result = deletion.execute()
         stage_id = StageId.from_tag(tag)
         if stage_id is not None:
-            self._registries.remembered.forget(repository, stage_id)
+            self.registries.remembered.forget(repository, stage_id)
         self._unfinished.finish(repository, attempt)
         return item_result
 
     def scan(self, repository: Repository, attempt: Attempt) -> ReferenceScan:
         """Create a scan for the users of digests in a repository."""
-        return ReferenceScan(self._registries, repository, attempt, self._kept_scans)
+        return ReferenceScan(self.registries, repository, attempt, self._kept_scans)
 
     def withdraw_rejection(self, repository: Repository, stage_id: StageId, lease: Lease) -> bool:
         """Remove a stage's rejection if it belongs to a deletion alone; return True if there was one."""
-        swap = PlaceholderSwap(self._registries.client, repository, str(stage_id), lease=lease)
+        swap = PlaceholderSwap(self.registries.client, repository, str(stage_id), lease=lease)
         return swap.withdraw_rejection()
 
 

@@ -301,7 +301,12 @@ class FleetProject:
     # Purges
 
     def plan_purge(
-        self, *, policy: delete.InUsePolicy | None = None, sized: bool = True, missing_ok: bool = False
+        self,
+        *,
+        policy: delete.InUsePolicy | None = None,
+        referrers: bool = False,
+        sized: bool = True,
+        missing_ok: bool = False,
     ) -> PurgePlan:
         """Plan a purge, by groups; changes nothing, needs no Redis.
 
@@ -310,14 +315,17 @@ class FleetProject:
 
         Args:
             policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
+            referrers: Delete what refers to the stages, too, as their signatures (docs/referrers.md).
             sized: Compute the bytes that only each group uses; one request per manifest.
 
         Raises:
             RepositoryNotFoundError: None of the storages exists.
-            UsageError: A policy is given without an engine.
+            UsageError: A policy is given without an engine, or `referrers` without a repository.
             EngineNotFoundError: The primary storage is a Docker Engine, and this host has none.
         """
-        plan = self._connections.storages.plan_purge(self.storages, policy=policy, sized=sized)
+        plan = self._connections.storages.plan_purge(
+            self.storages, policy=policy, referrers=referrers, sized=sized
+        )
         if not plan and not plan.unknown and not plan.kept:
             storages = self._reader.plan_storages(missing_ok=missing_ok, beside=self._beside)
             storages.expect(self.storages.primary)
@@ -362,6 +370,7 @@ class FleetProject:
         *,
         on_group: chains.OnGroup | None = None,
         policy: delete.InUsePolicy | None = None,
+        referrers: bool = False,
         parallel: int | None = None,
         missing_ok: bool = False,
     ) -> list[chains.PurgedGroup]:
@@ -377,7 +386,7 @@ class FleetProject:
             Exception: An exception of a callback.
         """
         done: list[chains.PurgedGroup] = []
-        plan = self.plan_purge(policy=policy, sized=False, missing_ok=missing_ok)
+        plan = self.plan_purge(policy=policy, referrers=referrers, sized=False, missing_ok=missing_ok)
         for group in plan.groups:
             run = None
             if group.items:

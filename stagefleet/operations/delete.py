@@ -35,12 +35,20 @@ class InUsePolicy:
         return {name: value for name, value in asked.items() if value}
 
 
+def refuse_referrers(address: StorageAddress) -> None:
+    """Raise `UsageError` if the stages of a storage cannot have referrers."""
+    if address.is_on_host:
+        raise UsageError(
+            f"{address} is no repository: only there stages have referrers: leave out --referrers (referrers)"
+        )
+
+
 class DeleteOperation(base.Operation):
     """Delete stages; succeed for those that are already gone. The other options are as of `InUsePolicy`.
 
     Attributes:
         caches: Repositories that they are deleted from before, where failures are warnings; None for none.
-        also: Tags of the repository that a later run of the same purge deletes.
+        also: Tags of the repository that a later run of the same purge deletes, and so keep no image.
         referrers: Delete what refers to them, too, where no other tag keeps their image.
     """
 
@@ -65,11 +73,8 @@ class DeleteOperation(base.Operation):
     def _check(self) -> Self:
         if self.policy != InUsePolicy() and not self.repository.is_engine:
             raise UsageError(f"{self.repository} is no Docker Engine: only there images are in use")
-        if self.referrers and self.repository.is_on_host:
-            raise UsageError(
-                f"{self.repository} is no repository: only there stages have referrers: "
-                "leave out --referrers (referrers)"
-            )
+        if self.referrers:
+            refuse_referrers(self.repository)
         return self
 
     @property

@@ -128,13 +128,15 @@ class DeleteCustomTagOperation(RecordOperation):
 class DeleteRejectedStageOperation(RecordOperation):
     """Delete rejected stages, image and record.
 
-    With `unfinished` delete also a stage whose record is a deletion's leftover.
+    With `unfinished` delete also a stage whose record is a deletion's leftover; with `referrers` what refers
+    to the stages, too, as `DeleteOperation` does.
     """
 
     name: ClassVar[str] = "delete_rejected_stage"
     record_kind: ClassVar[RecordKind] = RecordKind.REJECTED_STAGE
 
     unfinished: bool = left_out_if_unset(default=False)
+    referrers: bool = left_out_if_unset(default=False)
 
 
 class DeleteRecordOperation(RecordOperation):

@@ -16,11 +16,12 @@ from typing import Any
 from stagefleet import errors
 from stagefleet.manifests import Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
-from stagefleet.operations.delete import InUsePolicy
+from stagefleet.operations.delete import InUsePolicy, refuse_referrers
 from stagefleet.project_addresses import Project
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag
 from stagefleet.registry.client import RegistryClient
+from stagefleet.registry.referrers import is_referrer_tag
 from stagefleet.storages.storages import Storages
 from stagefleet.threads import LeaseBoundThreads
 
@@ -63,6 +64,11 @@ class PurgeGroup:
     size: int | None = None
     final: Repository | None = None
     final_tags: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def has_stages(self) -> bool:
+        """True if the items are stages, also rejected ones, and no records."""
+        return self.operation in {"delete_stage", "delete_rejected_stage"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +135,22 @@ def plan_purge(
     project: Project,
     *,
     policy: InUsePolicy | None = None,
+    referrers: bool = False,
     sized: bool = False,
 ) -> PurgePlan:
     """Plan the purge of a project; changes nothing. Sizes cost one request for each manifest.
 
+    With `referrers` what refers to the stages goes, too, and its tags are not unknown; sizes are without it.
+
     Raises:
-        UsageError: There is a policy, but the primary storage is no engine.
+        UsageError: There is a policy, but the primary storage is no engine; or `referrers`, and it is no
+            repository.
         RegistryError: A tag list cannot be read.
     """
     if policy is not None and not project.primary.is_engine:
         raise errors.UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
+    if referrers:
+        refuse_referrers(project.primary)
     contents = _StorageContents.read(storages, project.primary)
     custom = _custom_tags(storages, contents)
     groups = [
@@ -159,6 +171,9 @@ def plan_purge(
         groups.append(_final_stages(final))
         unknown += _unknown(final, ours)
         stays += [f"{project.final}:{found.tag}" for records in final.records.values() for found in records]
+    if referrers:
+        groups = [_with_referrers(group) for group in groups]
+        unknown = [image for image in unknown if not is_referrer_tag(image.rpartition(":")[2])]
     plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
     return _with_sizes(storages.registries.client, plan) if sized else plan
 
@@ -229,6 +244,11 @@ def _final_stages(contents: _StorageContents) -> PurgeGroup:
     options = {"repository": str(contents.address)}
     stages = tuple(contents.stages)
     return PurgeGroup("final-stages", contents.address, stages, "delete_stage", options, stages)
+
+
+def _with_referrers(group: PurgeGroup) -> PurgeGroup:
+    """Return a group of stages that takes along what refers to them; others as they are."""
+    return replace(group, options={**group.options, "referrers": True}) if group.has_stages else group
 
 
 def _with_sizes(client: RegistryClient, plan: PurgePlan) -> PurgePlan:

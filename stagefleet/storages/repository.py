@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stagefleet import errors
@@ -137,12 +138,24 @@ class RegistryStorage(ManifestStorage):
     def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
         return self.delete_tag(str(stage_id), attempt)
 
-    def delete_with_referrers(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
-        """Delete a stage and what refers to its image; errors as of `delete`."""
+    def delete_with_referrers(
+        self,
+        stage_id: StageId,
+        attempt: Attempt,
+        *,
+        also: Iterable[str] = (),
+        check: Callable[[], object] | None = None,
+        is_locked: bool = False,
+    ) -> ItemResult:
+        """Delete a stage and what refers to its image, unless a tag keeps it that is not in `also`.
+
+        The other arguments are as of `delete_tag`, errors as of `delete`.
+        """
         from stagefleet.deletion.referrer_deletion import delete_with_referrers  # noqa: PLC0415 - only workers delete
 
+        delete = partial(self.delete_tag, str(stage_id), attempt, check=check, is_locked=is_locked)
         deletions = self._storages.deletions
-        return delete_with_referrers(self.registries, deletions, self.address, stage_id, attempt)
+        return delete_with_referrers(deletions, self.address, stage_id, attempt, delete, also=frozenset(also))
 
     def delete_tag(
         self,

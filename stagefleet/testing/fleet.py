@@ -137,9 +137,9 @@ class _TagDeletions(TagDeletions):
         if check is not None:
             check()
         try:
-            self._registries.client.delete_manifest(repository.tagged(tag))
+            self.registries.client.delete_manifest(repository.tagged(tag))
         except NotFoundError:
             return NOT_THERE
         if (stage_id := StageId.from_tag(tag)) is not None:
-            self._registries.remembered.forget(repository, stage_id)
+            self.registries.remembered.forget(repository, stage_id)
         return ItemResult()

@@ -201,9 +201,10 @@ class _ItemTask:
     def copy(self, source: StorageAddress, destination: StorageAddress, *, verify: bool = True) -> ItemResult:
         return transfer(self.storages, source, destination, self.stage_id, self.attempt, verify=verify)
 
-    def delete(self, address: StorageAddress, *, referrers: bool) -> ItemResult:
+    def delete(self, address: StorageAddress, *, referrers: bool, also: Sequence[str] = ()) -> ItemResult:
         if referrers and not address.is_on_host:
-            return self.storages.open(address).delete_with_referrers(self.stage_id, self.attempt)
+            storage = self.storages.open(address)
+            return storage.delete_with_referrers(self.stage_id, self.attempt, also=also)
         return self.storages.open(address).delete(self.stage_id, self.attempt)
 
 
@@ -216,7 +217,7 @@ def _delete_stage(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(delete.DeleteOperation)
     for cache in operation.caches or ():
         task.delete(cache, referrers=operation.referrers)
-    return task.delete(operation.repository, referrers=operation.referrers)
+    return task.delete(operation.repository, referrers=operation.referrers, also=operation.also)
 
 
 def _prune_stage(task: _ItemTask) -> ItemResult:
@@ -330,10 +331,12 @@ def _delete_custom_tag(task: _ItemTask) -> ItemResult:
 
 
 def _delete_rejected_stage(task: _ItemTask) -> ItemResult:
-    storage = task.storages.open(parse_repository(task.attempt.parsed(operations.RecordOperation).repository))
+    operation = task.attempt.parsed(operations.DeleteRejectedStageOperation)
+    storage = task.storages.open(parse_repository(operation.repository))
     if storage.records.rejects(task.stage_id):
-        storage.delete(task.stage_id, task.attempt)
-        return storage.records.delete(RecordId.of(RecordKind.REJECTED_STAGE, task.attempt.item), task.attempt)
+        deleted = task.delete(operation.repository, referrers=operation.referrers)
+        storage.records.delete(RecordId.of(RecordKind.REJECTED_STAGE, task.attempt.item), task.attempt)
+        return ItemResult() if deleted == NOT_THERE else deleted
     if storage.has(str(task.stage_id)):
         raise errors.StageNotFoundError(
             f"{storage.address} has the stage {task.stage_id}, but not rejected: it stays"

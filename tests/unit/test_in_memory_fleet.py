@@ -201,3 +201,11 @@ def test_what_refers_to_a_stage_goes_with_it_where_it_is_asked_for(fleet, signat
     assert [{"referrers": 0}, {"referrers": 1}] == [outcome.result for outcome in outcomes]
     assert signature.digest not in stored.manifests
     assert STAGES[2:] == listed(fleet, SOURCE)
+
+
+@pytest.mark.parametrize("referrers", [False, True])
+def test_a_purge_takes_what_refers_to_the_stages_where_it_is_asked_for(fleet, signature, referrers):
+    stored = fleet.registries.stored(Repository.parse(SOURCE))
+    done = fleet.project(SOURCE_PROJECT).purge(referrers=referrers)
+    assert {"succeeded"} == {str(group.run.state) for group in done if group.run is not None}
+    assert referrers == (signature.digest not in stored.manifests)

@@ -30,12 +30,7 @@ def delete_stages(
     final: opt.FinalOption = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
-    referrers: Annotated[
-        bool,
-        typer.Option(
-            "--referrers", help="Signatures and other artifacts go, too, unless another tag keeps the image."
-        ),
-    ] = False,
+    referrers: opt.Referrers = False,
     hosts: opt.Hosts = None,
     skip_used: opt.SkipUsed = False,
     remove_containers: opt.RemoveContainers = False,

@@ -15,7 +15,13 @@ from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.output import print_json, print_line, say
-from stagefleet.cli.progress import EXIT_CODES, RunReport, choose_display, writing_reports
+from stagefleet.cli.progress import (
+    EXIT_CODES,
+    RunReport,
+    choose_display,
+    describe_referrer,
+    writing_reports,
+)
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.operations.delete import InUsePolicy
@@ -24,7 +30,8 @@ from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet.fleet.chains import PurgedGroup
-    from stagefleet.projects.purge_plan import PurgePlan  # imports the registry client
+    from stagefleet.projects.purge_plan import PurgeGroup, PurgePlan  # imports the registry client
+    from stagefleet.registry.referrers import Referrer
 
 _SHOWN_UNKNOWN = 5
 _SHOWN_UNWEIGHED = 3
@@ -45,6 +52,7 @@ def purge_project(
     *,
     project: opt.ProjectOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    referrers: opt.Referrers = False,
     skip_used: opt.SkipUsed = False,
     remove_containers: opt.RemoveContainers = False,
     force: opt.Force = False,
@@ -60,13 +68,14 @@ def purge_project(
             policy = InUsePolicy(skip_used, remove_containers, force)
             plan = of_project.plan_purge(
                 policy=None if policy == InUsePolicy() else policy,
+                referrers=referrers,
                 sized=options.dry_run,
                 missing_ok=options.missing_ok,
             )
             _tell_unknown(plan)
             if options.dry_run:
                 _tell_unweighed(plan)
-                _print_plan(plan, as_json=options.json)
+                _print_plan(fleet, plan, as_json=options.json)
                 return
             if not yes:
                 _confirm(plan, str(where))
@@ -111,17 +120,22 @@ def _confirm(plan: PurgePlan, what: str) -> None:
     opt.confirm(f"Delete all {len(plan):,} of {what}?", "nothing was deleted")
 
 
-def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
+def _print_plan(fleet: stagefleet.Fleet, plan: PurgePlan, *, as_json: bool) -> None:
     for group in plan.groups:
+        found = _referrers_of(fleet, group)
         if as_json:
             counts = dict.fromkeys(_COUNTS, 0) | {"total": len(group.items)}
             head = {"group": group.name, "repository": str(group.repository), "run": None, "state": "planned"}
-            print_json({**head, **counts, "seconds": 0.0, "size": group.size, "items": group.items})
+            named = {item: [each.as_json() for each in along] for item, along in found.items()}
+            more = {"size": group.size, "items": group.items} | ({"referrers": named} if named else {})
+            print_json({**head, **counts, "seconds": 0.0, **more})
             continue
         size = "" if group.size is None else f"{decimal(group.size)}, "
         print_line(f"{group.name}: {len(group.items):,} planned, {size}{group.repository}")
         for item in group.items:
             print_line(f"  {item}")
+            for referrer in found.get(item, ()):
+                print_line(f"  {describe_referrer(referrer)}")
     if as_json:
         counts = dict.fromkeys(_COUNTS, 0) | {"total": len(plan)}
         print_json(
@@ -136,6 +150,14 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
         )
     else:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
+
+
+def _referrers_of(fleet: stagefleet.Fleet, group: PurgeGroup) -> dict[str, list[Referrer]]:
+    """Read what refers to each stage of a group, where that goes, too."""
+    if not group.options.get("referrers") or not group.items:
+        return {}
+    found = fleet.project(group.repository).referrers(group.items, missing_ok=True)
+    return {str(stage_id): along for stage_id, along in found if along}
 
 
 def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: session.RunOptions) -> None:

@@ -195,3 +195,8 @@ def test_a_publication_takes_cosigns_tags_along(command, registry):
         assert (0, signature.digest) == (published.code, maker.digest("final", tag)), published.err
         assert 0 == command("purge", final, "--yes").code
         assert [tag] == maker.tags("final")
+
+        planned = command("purge", primary, "--referrers", "--dry-run", "--json").objects
+        assert [signature.digest] == [each["digest"] for each in planned[0]["referrers"][STAGE]]
+        purged = command("purge", primary, "--referrers", "--yes")
+        assert (0, [], False) == (purged.code, maker.tags("app"), "left alone" in purged.err), purged.err

@@ -41,7 +41,7 @@ def plan(in_fleet, registries, group):
         (f"{REPOSITORY}:somebodys",),
         (f"{REPOSITORY}:cleanup",),
     )
-    registries.plan_purge = lambda roles, *, policy, sized: plan
+    registries.plan_purge = lambda roles, *, policy, referrers, sized: plan
     return plan
 
 
@@ -68,7 +68,9 @@ def test_a_report_has_all_groups(command, fake_worker, make_stage):
 
 
 def test_a_purge_of_nothing_has_no_report(command, registries):
-    registries.plan_purge = lambda roles, *, policy, sized: PurgePlan((), (), (f"{REPOSITORY}:cleanup",))
+    registries.plan_purge = lambda roles, *, policy, referrers, sized: PurgePlan(
+        (), (), (f"{REPOSITORY}:cleanup",)
+    )
     result = command("purge", REPOSITORY, "--yes", "--report", "purge.json")
     assert (0, False) == (result.code, Path("purge.json").exists())
     assert "nothing to report on" in result.err
@@ -151,7 +153,7 @@ def test_a_dry_run_starts_nothing(command, ledger, make_stage):
 def test_what_was_not_weighed_is_said_in_one_line_and_ends_nothing(command, plan, registries):
     """x1, W19: a dry run is whole but for a size."""
     names = {f"{REPOSITORY}:odd-{number}": "GET answered 500" for number in range(5)}
-    registries.plan_purge = lambda roles, *, policy, sized: replace(plan, unweighed=names)
+    registries.plan_purge = lambda roles, *, policy, referrers, sized: replace(plan, unweighed=names)
     result = command("purge", REPOSITORY, "--dry-run")
     (line,) = [line for line in result.err.splitlines() if "weighed" in line]
     assert (0, True, True) == (result.code, "odd-0 (GET answered 500)" in line, "and 2 more" in line)

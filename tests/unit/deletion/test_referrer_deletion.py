@@ -9,13 +9,14 @@ import pytest
 from stagefleet.attempt import NOT_THERE
 from stagefleet.deletion import checks, reference_scan
 from stagefleet.errors import LockTimeoutError, RegistryUnavailableError, UsageError
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import StageId, parse_address
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.registry import referrers
 from stagefleet.registry.referrers import cosign_tags, fallback_tag
 from stagefleet.shared_state.base import FLEET_NAMESPACE
 from stagefleet.shared_state.implementations import MemorySharedState
-from tests.stage_tasks import StageTasks
+from tests.stage_tasks import RecordTasks, StageTasks
 
 MODES = ["digest", "tag", "siblings"]
 
@@ -65,6 +66,31 @@ def test_what_refers_to_a_stage_goes_with_it(fakes, sign, has_api, deletes):
     assert set(kept) <= left(fakes)
     fallback_tags = 0 if has_api else 2
     assert 3 + fallback_tags == len(fakes.tags(fakes.source))
+
+
+@pytest.mark.parametrize("deletes", MODES)
+@pytest.mark.parametrize("is_purge", [False, True])
+def test_a_tag_that_the_same_purge_deletes_keeps_no_referrers(fakes, sign, has_api, deletes, is_purge):
+    """As it keeps no digest: a custom tag of the stage goes with a later group."""
+    fakes.registries.deletes = deletes
+    image, signed = sign(1)
+    fakes.registries.stored(fakes.source).tags["latest"] = image
+    (deleted,) = delete(fakes, 1, also=["latest"] if is_purge else [])
+    assert (5 if is_purge else 0) == deleted.result["referrers"]
+    assert (set() if is_purge else set(signed)) == set(signed) & left(fakes)
+
+
+@pytest.mark.parametrize("referrers", [{}, {"referrers": True}])
+def test_a_rejected_stage_takes_them_along_where_that_is_asked_for(fakes, sign, has_api, referrers):
+    stage_id = fakes.stage(1)
+    _, signed = sign(1)
+    storages = fakes.stage_tasks.storages
+    storages.open(fakes.source).reject(stage_id, project="app", lease=NO_LEASE)
+    deleted = RecordTasks(storages).delete_rejected_stage(
+        fakes.source, stage_id, run_id="r", to_delete=lambda: [str(stage_id)], **referrers
+    )
+    assert ({"referrers": 5} if referrers else None) == deleted.result
+    assert (set() if referrers else set(signed)) == set(signed) & left(fakes)
 
 
 def test_the_stage_goes_first_and_the_index_after_what_it_lists(fakes, sign):

@@ -17,7 +17,7 @@ def asked(registries, make_stage):
     stages = (make_stage(1), make_stage(2))
     options = {"repository": str(REPOSITORY)}
 
-    def plan_purge(roles, *, policy, sized):
+    def plan_purge(roles, *, policy, referrers, sized):
         asked.append((roles, sized))
         groups = [
             PurgeGroup(name, REPOSITORY, items, "delete_stage", options, items)

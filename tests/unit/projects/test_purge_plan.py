@@ -13,7 +13,7 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Manifest
-from stagefleet.names import EngineProject, StageId
+from stagefleet.names import EngineProject, LayoutPath, StageId
 from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project_addresses import Project
 from stagefleet.projects.purge_plan import plan_purge
@@ -97,6 +97,27 @@ def test_a_rejected_stage_goes_with_its_record_and_not_among_the_stages(fakes, w
         fakes.registries.push(fakes.source, str(stage_id))
     write(RejectedStage(rejected))
     assert {"stages": (str(kept),), "rejected-stages": (str(rejected),)} == items(plan())
+
+
+def test_what_refers_to_stages_goes_with_them_where_it_is_asked_for(fakes, roles, write):
+    """In all groups of stages, whose signatures are then nobody's no more; not in those of records."""
+    image = fakes.registries.push(fakes.source, str(fakes.stage(1)))
+    signature = f"{str(image).replace(':', '-')}.sig"
+    fakes.registries.push(fakes.source, signature)
+    fakes.registries.push(fakes.source, "somebodys")
+    storages = fakes.stage_tasks.storages
+    without, plan = (plan_purge(storages, roles, referrers=wanted) for wanted in (False, True))
+    asked = [group.name for group in plan.groups if group.options.get("referrers")]
+    assert ["stages", "rejected-stages", "final-stages"] == asked
+    assert (f"{fakes.source}:somebodys",) == plan.unknown
+    assert {f"{fakes.source}:{tag}" for tag in (signature, "somebodys")} == set(without.unknown)
+    assert ["referrers" in group.options for group in without.groups] == [False] * 7
+
+
+@pytest.mark.parametrize("address", [EngineProject("app"), LayoutPath("/layout")])
+def test_only_a_repository_has_referrers_to_purge(fakes, address):
+    with pytest.raises(UsageError, match="leave out --referrers"):
+        plan_purge(fakes.stage_tasks.storages, Project("app", address), referrers=True)
 
 
 def test_a_custom_tag_with_a_record_is_no_unknown_tag(fakes, write, plan_alone):
