@@ -75,6 +75,7 @@ class Attempt:
             each call.
         others: State of the run's items; None without a ledger.
         last_step: Takes changes that go along with a successful outcome; None without a ledger.
+        continues: True if the run has what another one left, without a look at the storages.
     """
 
     run_id: str
@@ -86,6 +87,7 @@ class Attempt:
     number: int = 1
     operation: Operation | None = None
     last_step: LastStep | None = None
+    continues: bool = False
 
     def parsed(self, kind: type[SomeOperation]) -> SomeOperation:
         """Return the operation of the attempt; `UsageError` if this release cannot read the run's options."""

@@ -142,6 +142,7 @@ class ItemExecutor:
                 ),
             ),
             last_step=last_step,
+            continues=known.spec.parent is not None,
         )
         try:
             with under_lease(lease), last_step:

@@ -92,10 +92,12 @@ class StageTasks:
         *,
         run_id: str,
         lease: Lease = NO_LEASE,
+        continues: bool = False,
         **more: Any,
     ) -> ItemResult:
         options = {"source": str(source), "destination": str(destination), **more}
-        return copy_stage(self.storages, Attempt(run_id, str(stage_id), options, lease))
+        attempt = Attempt(run_id, str(stage_id), options, lease, continues=continues)
+        return copy_stage(self.storages, attempt)
 
     def delete_stage(
         self,

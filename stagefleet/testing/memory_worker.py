@@ -148,6 +148,7 @@ class MemoryWorker:
             spec.options,
             number=claim.attempt,
             operation=parse_operation(spec.operation, spec.options),
+            continues=spec.parent is not None,
         )
         return _TASKS[spec.operation](
             _ItemTask(self._storages(), self._last_used(), attempt, claim.host or "")
@@ -210,6 +211,10 @@ class _ItemTask:
 
 def _copy_stage(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(copy.CopyOperation)
+    if task.attempt.continues and not operation.verify and not operation.destination.is_on_host:
+        destination = task.storages.open(operation.destination)
+        if destination.has(str(task.stage_id)) and not destination.records.rejects(task.stage_id):
+            return ItemResult(skipped=True)
     return task.copy(operation.source, operation.destination, verify=operation.verify)
 
 

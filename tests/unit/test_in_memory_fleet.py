@@ -87,6 +87,20 @@ def test_any_exception_may_be_scripted(fleet):
     assert ("ZeroDivisionError", "a bug") == (failed.error.type, failed.error.message)
 
 
+@pytest.mark.parametrize("under_key", [False, True])
+def test_what_somebody_else_copied_meanwhile_is_skipped_when_a_failed_run_goes_on(fleet, under_key):
+    """As in a run of its own, which would find it on the destination's list."""
+    fleet.worker.fail(STAGES[1], ZeroDivisionError("a bug"), attempts=1)
+    key = "job" if under_key else None
+    failed = fleet.for_each_copy_stage(SOURCE, DESTINATION, idempotency_key=key)
+    fleet.for_each_copy_stage(SOURCE, DESTINATION, STAGES[1:2])
+    if under_key:
+        again = fleet.for_each_copy_stage(SOURCE, DESTINATION, idempotency_key=key)
+    else:
+        again = fleet.retry(failed.id)
+    assert (1, 0, 1) == (again.total, again.succeeded, again.skipped)
+
+
 def test_no_more_than_parallel_items_are_ahead_of_the_callback(fleet):
     ahead: list[int] = []
     called: list[str] = []

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from stagefleet.attempt import Attempt
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import (
     BrokenStageError,
     ItemCancelledError,
@@ -558,3 +558,24 @@ def test_a_damaged_tag_in_the_destination_is_overwritten_by_a_verified_copy(fake
     fakes.registries.head_manifest = damaged
     assert not fakes.copy(stage_id, verify=True).skipped
     assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+
+
+def test_a_run_that_goes_on_skips_what_somebody_else_copied_meanwhile(fakes):
+    """Its plan has not looked: the task does, as the plan of a fresh copy, with one request."""
+    stage_id = fakes.stage(1)
+    fakes.registries.push(fakes.source, str(stage_id))
+    assert not fakes.copy(stage_id, continues=True).skipped
+    fakes.registries.writes.clear()
+    assert ItemResult(skipped=True) == fakes.copy(stage_id, continues=True)
+    assert [] == fakes.registries.writes
+
+
+def test_a_run_that_goes_on_copies_what_differs_or_is_rejected(fakes):
+    """The first where digests are compared, the second as its list does not name it."""
+    differs, rejected = fakes.stage(1), fakes.stage(2)
+    for stage_id in (differs, rejected):
+        fakes.registries.push(fakes.source, str(stage_id), layers=(b"here",))
+        fakes.registries.push(fakes.destination, str(stage_id), layers=(b"there",))
+    fakes.stage_tasks.storages.open(fakes.destination).reject(rejected, project="app", lease=NO_LEASE)
+    assert not fakes.copy(differs, continues=True, verify=True).skipped
+    assert not fakes.copy(rejected, continues=True).skipped

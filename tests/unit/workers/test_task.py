@@ -97,6 +97,21 @@ def test_an_operation_sees_its_item_its_options_and_what_is_asked_for(fleet):
     assert [(run, "a", {"repository": "host.example/path"}, ["a", "b"])] == seen
 
 
+@pytest.mark.parametrize("parent", [None, "r0"])
+def test_an_operation_sees_that_its_run_continues_another(fleet, parent):
+    seen = []
+    submission = fleet.ledger.open(RunSpec(operation="noop", options={}, max_attempts=3, parent=parent))
+    fleet.ledger.append(submission, ["a"])
+    fleet.ledger.start(submission)
+
+    def operation(attempt: Attempt) -> ItemResult:
+        seen.append(attempt.continues)
+        return ItemResult()
+
+    fleet.deliver(operation)
+    assert [parent is not None] == seen
+
+
 def test_attempts_are_counted_by_the_registries_of_the_run_and_their_end(fleet):
     """Issue 14: heartbeats bring these counts, so that no item costs a command of Redis more."""
     options = {"source": "src.test:5000/app", "destination": "dst.test/app"}
