@@ -7,7 +7,7 @@ import binascii
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -21,6 +21,9 @@ from stagefleet.names import (
     parse_address,
 )
 from stagefleet.redaction import masked_url, quoted
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # The types of setting values.
 
@@ -109,7 +112,7 @@ class Section(pydantic.BaseModel):
     )
 
 
-# Messages about invalid settings.
+# Messages about invalid values, of settings and of requests.
 
 _KEY_CHARACTERS = 300
 _KEY_MARK = "[key]"
@@ -120,7 +123,10 @@ def describe_setting_error(error: pydantic.ValidationError, path: Path, variable
     """Describe the first error in one line: the key and the reason, never the value, which may be secret."""
     first = error.errors(include_url=False, include_input=False)[0]
     key = [str(part) for part in first["loc"] if part != _KEY_MARK]
-    reason = _reason(first["type"], first["msg"], first.get("ctx", {}), key)
+    reason = advice_on(first)
+    if first["type"] == "extra_forbidden":
+        quoting = ', and the host quoted: [registries."HOST"]' if key[0] == "registries" else ""
+        reason = f"there is no such setting: see that it is spelled right{quoting}"
     return f"settings ({_source(path, variables, key)}): {reason}"
 
 
@@ -131,27 +137,29 @@ _ADVICE = {
     "string_type": "write a text, in quotes",
     "path_type": "write the path of a file, in quotes",
     "tuple_type": 'write a list, as ["A", "B"]',
+    "list_type": 'write a list, as ["A", "B"]',
     "dict_type": "write a table, with a line NAME = VALUE for each of its settings",
     "model_type": "write a table, with a line NAME = VALUE for each of its settings",
     "greater_than": "write a number above {gt}",
     "greater_than_equal": "write {ge} or more",
     "less_than_equal": "write {le} or less",
     "string_too_long": "write {max_length} characters at most",
+    "too_long": "write a list of {max_length} at most",
+    "enum": "write {expected}",
+    "is_instance_of": "write an address, in quotes, as HOST/PATH",
     "literal_error": "write {expected}",
     "missing": "it is missing: write it",
 }
 """What to write, by the beginning of pydantic's name of the error; the longest one counts."""
 
 
-def _reason(kind: str, message: str, context: Mapping[str, Any], key: Sequence[str]) -> str:
-    """Say what to write, without pydantic's terms."""
+def advice_on(error: ErrorDetails) -> str:
+    """Say what to write for a value that pydantic refuses, without pydantic's terms."""
+    kind, context = error["type"], error.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return _PATTERN_ADVICE[context["pattern"]]
-    if kind == "extra_forbidden":
-        quoting = ', and the host quoted: [registries."HOST"]' if key[0] == "registries" else ""
-        return f"there is no such setting: see that it is spelled right{quoting}"
     begin = max((name for name in _ADVICE if kind.startswith(name)), key=len, default="")
-    return _ADVICE[begin].format(**context) if begin else message.removeprefix("Value error, ")
+    return _ADVICE[begin].format(**context) if begin else error["msg"].removeprefix("Value error, ")
 
 
 def _source(path: Path, variables: Iterable[str], key: Sequence[str]) -> str:

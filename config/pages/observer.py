@@ -204,7 +204,7 @@ class RunObserver:
             arguments["stage_ids" if request is None else request.items] = document["items"]
         key = document.get("key", str(uuid.uuid4()))
         check_key(key)
-        RunRequest.parse((), dict(arguments))  # before a host is looked for
+        RunRequest.parse((), dict(arguments), items_as="items")  # before a host is looked for
         if arguments.pop("all_hosts", False):  # chosen once: the worker must come to the same run
             arguments["hosts"] = self._fleet.hosts.choose(arguments.get("hosts"), everywhere=True)
         known = self._run_under(key)
@@ -271,6 +271,16 @@ def filter_of(operation: str, text: str, states: list[str]) -> RunFilter:
     )
 
 
+_ADVICE = {
+    bool: "write true or false",
+    int: "write a whole number",
+    str: "write a text, in quotes",
+    list: 'write a list, as ["A", "B"]',
+    dict: 'write an object, as {"NAME": VALUE}',
+}
+"""What to write where a value is of another type."""
+
+
 def _check_fields(body: dict[str, Any], fields: dict[str, type]) -> None:
     """Refuse a field that is unknown, or of another type."""
     for name, value in body.items():
@@ -278,7 +288,7 @@ def _check_fields(body: dict[str, Any], fields: dict[str, type]) -> None:
             names = ", ".join(fields) or "none"
             raise UsageError(f"{quoted(name)[1:-1]}: there is no such field here, only {names}")
         if type(value) is not fields[name]:
-            raise UsageError(f"{name}: write a value of type {fields[name].__name__}")
+            raise UsageError(f"{name}: {_ADVICE[fields[name]]}")
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from stagefleet.operations.catalog import REQUESTS
 from stagefleet.project_addresses import Project
 from stagefleet.redaction import quoted
 from stagefleet.runs.models import Run
-from stagefleet.setting_types import RepositoryText, StorageAddressText
+from stagefleet.setting_types import RepositoryText, StorageAddressText, advice_on
 
 _Names = TypeAdapter(Annotated[list[str], Field(max_length=MAX_ITEMS)])
 
@@ -43,7 +43,11 @@ class _RunOptions(BaseModel):
 
     @property
     def callback(self) -> RemoteCallback | None:
-        """The callback by the fleet."""
+        """The callback by the fleet; `UsageError` names the argument that is wrong."""
+        for name in ("on_outcome_url", "on_outcome_task", "on_finish_url"):
+            if value := getattr(self, name):
+                with _naming_argument("", name):
+                    RemoteCallback(**{name.removeprefix("on_"): value})
         return RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
 
@@ -74,8 +78,11 @@ class RunRequest:
     options: dict[str, Any]
 
     @classmethod
-    def parse(cls, positional: tuple[Any, ...], arguments: dict[str, Any]) -> Self:
-        """Check the arguments; refuse those that are wrong or without a use by name."""
+    def parse(cls, positional: tuple[Any, ...], arguments: dict[str, Any], *, items_as: str = "") -> Self:
+        """Check the arguments; refuse those that are wrong or without a use by name.
+
+        The items are named in errors as the request has them: `items_as`, else as their argument.
+        """
         if positional:
             raise UsageError("arguments are given by name: leave args empty, use kwargs")
         name = str(arguments.pop("operation", ""))
@@ -89,9 +96,10 @@ class RunRequest:
             raise UsageError(f"{quoted(unknown[0])[1:-1]}: {name} has no use for it")
         _ = run.callback  # refused if it cannot be called
         named = arguments.get(request.items)
+        items_as = items_as or request.items
         if named is None and request.needs_items:
-            raise UsageError(f"{request.items}: {name} needs it")
-        with _naming_argument(name, request.items):
+            raise UsageError(f"{items_as}: {name} needs it")
+        with _naming_argument(name, items_as):
             items = None if named is None else _Names.validate_python(named)
         options = {name: arguments[name] for name in request.arguments if name in arguments}
         project = _pop_project(options) if "primary" in request.arguments else None
@@ -136,11 +144,13 @@ class RunRequest:
 def _pop_project(options: dict[str, Any]) -> str | Project:
     """Return the project of a request: one of the workers' settings, or explicit storages."""
     name = options.pop("project", None)
-    named = {role: options.pop(role) for role in ("primary", "final", "caches") if options.get(role)}
+    named = {role: value for role in ("primary", "final", "caches") if (value := options.pop(role, None))}
     if name is not None:
         if named:
             raise UsageError("project: it says which storages there are, so leave them out")
-        return str(name)
+        if not isinstance(name, str):
+            raise UsageError("project: write a text, in quotes")
+        return name
     if "primary" not in named:
         raise UsageError("project: name one of the settings, or its storages, primary and others")
     with _naming_argument("project"):
@@ -150,15 +160,16 @@ def _pop_project(options: dict[str, Any]) -> str | Project:
 
 @contextmanager
 def _naming_argument(operation: str, argument: str = "") -> Iterator[None]:
-    """Turn pydantic's error into one line with the argument's name."""
+    """Turn pydantic's error into one line with the argument's name; give an error of ours that name, too."""
     try:
         yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = quoted(".".join([*filter(None, [argument]), *map(str, first["loc"])]))[1:-1]
-        reasons = {
-            "missing": f"{operation} needs it",
-            "missing_argument": f"{operation} needs it",
-            "missing_keyword_only_argument": f"{operation} needs it",
-        }
-        raise UsageError(f"{name}: {reasons.get(first['type'], first['msg'])}") from None
+        name, *parts = [argument, *first["loc"]] if argument else first["loc"]
+        where = f"{quoted(str(name))[1:-1]}{''.join(f'[{part}]' for part in parts if isinstance(part, int))}"
+        reason = f"{operation} needs it" if first["type"].startswith("missing") else advice_on(first)
+        raise UsageError(f"{where}: {reason}") from None
+    except UsageError as error:
+        if not argument:
+            raise
+        raise UsageError(f"{argument}: {error}") from None
