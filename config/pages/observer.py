@@ -175,8 +175,12 @@ class RunObserver:
         return figures.has_all, _encoded(document)
 
     def outcomes(self, run_id: str, after: str, limit: int, state: ItemState | None) -> bytes:
-        """Return outcomes after a position, with the position to go on from."""
+        """Return outcomes after a position, and that to go on from; the last ones say that they are."""
         found = self._reader.outcomes(run_id, after, limit=limit)
+        following = found[-1].position if found else after
+        has_ended = found is None or (
+            bool(found) and self._reader.outcomes(run_id, following, limit=1) is None
+        )
         return _encoded(
             {
                 "outcomes": [
@@ -184,8 +188,8 @@ class RunObserver:
                     for outcome in found or ()
                     if state in {None, outcome.state}
                 ],
-                "next": found[-1].position if found else after,
-                "has_ended": found is None,
+                "next": following,
+                "has_ended": has_ended,
             }
         )
 
@@ -239,7 +243,10 @@ class RunObserver:
     def retry(self, run_id: str, body: dict[str, Any]) -> bytes:
         """Start a new run of what failed or was cancelled in a finished one, and return it."""
         _check_fields(body, {"parallel": int})
-        again = self._fleet.retry(run_id, parallel=body.get("parallel"), detach=True)
+        parallel = body.get("parallel")
+        if parallel is not None and parallel < 1:
+            raise UsageError("parallel: write 1 or more")
+        again = self._fleet.retry(run_id, parallel=parallel, detach=True)
         return _encoded(run_row(again))
 
     def changes(self) -> dict[str, Callable[[str, dict[str, Any]], bytes]]:

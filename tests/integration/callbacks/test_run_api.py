@@ -283,6 +283,46 @@ def test_outcomes_are_read_in_parts_and_by_state(call, ledger):
     ledger.cancel(run_id)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_the_last_outcomes_of_a_run_say_that_they_are(call, ledger, limit):
+    """Whether they fill an answer or not; and so does an answer to who asks behind them."""
+    run_id = start(ledger, "a", "b")
+    finish(ledger, run_id, 0, ItemState.SUCCEEDED)
+    assert not call("GET", f"/{run_id}/outcomes?limit=1").json()["has_ended"]
+    finish(ledger, run_id, 1, ItemState.FAILED, "it is broken")
+    told, after = [], ""
+    for _ in range(2 if limit == 1 else 1):
+        answer = call("GET", f"/{run_id}/outcomes?limit={limit}&after={after}").json()
+        told.append(answer["has_ended"])
+        after = answer["next"]
+    assert [False] * (len(told) - 1) + [True] == told
+    assert call("GET", f"/{run_id}/outcomes?after={after}").json()["has_ended"]
+    assert call("GET", f"/{run_id}/outcomes?state=succeeded").json()["has_ended"]
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+@pytest.mark.parametrize(
+    ("change", "body", "reason"),
+    [
+        ("retry", {"parallel": 0}, "parallel: write 1 or more"),
+        ("retry", {"parallel": -1}, "parallel: write 1 or more"),
+        ("retry", {"parallel": True}, "parallel: write a whole number"),
+        ("retry", {"now": True}, "now: there is no such field"),
+        ("cancel", {"now": 1}, "now: write true or false"),
+        ("pause", {"now": True}, "now: there is no such field"),
+        ("resume", {"now": True}, "now: there is no such field"),
+    ],
+)
+def test_a_wrong_body_is_refused_however_the_run_stands(call, ledger, change, body, reason, is_ended):
+    run_id = start(ledger, "a")
+    if is_ended:
+        finish(ledger, run_id, 0, ItemState.SUCCEEDED)
+    answer = call("POST", f"/{run_id}/{change}", body)
+    assert 400 == answer.status_code, answer.text
+    assert reason in told(answer)
+    ledger.cancel(run_id)
+
+
 def test_a_list_is_filtered_and_paged(call, ledger):
     runs = [start(ledger, "a", options={"source": "filter.test/x"}, operation="odd") for _ in range(3)]
     runs.sort(key=lambda run_id: (ledger.run(run_id).created_at, run_id))  # two may begin in one millisecond
