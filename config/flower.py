@@ -23,6 +23,7 @@ from flower.app import Flower
 from flower.options import options as flower_options
 from flower.urls import settings as flower_web_settings
 from flower.utils.authentication import validate_auth_option
+from flower.views.error import NotFoundErrorHandler
 from tornado.escape import xhtml_escape
 from tornado.httputil import HTTPServerRequest
 from tornado.options import Error as TornadoError
@@ -31,7 +32,7 @@ from tornado.web import TemplateModule, UIModule
 from config.celery import make_app
 from config.logging import configure_logging
 from config.pages.access import Access
-from config.pages.handlers import RefusalHandler, Services, routes
+from config.pages.handlers import PathRefusalHandler, RefusalHandler, Services, base_of, routes
 from config.pages.observer import RunObserver, SharedReads
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.logs import EventLogger
@@ -138,6 +139,15 @@ class FleetFlower(Flower):  # type: ignore[misc]  # Flower ships no types
     def __init__(self, access: Access, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.access = access
+
+    def get_handler_delegate(
+        self, request: HTTPServerRequest, target_class: Any, *more: Any, **about: Any
+    ) -> Any:
+        """Hand a request to its handler; an unknown path below `/api` to one that answers JSON."""
+        api = f"{base_of(self.options.url_prefix or '')}/api"
+        if target_class is NotFoundErrorHandler and f"{request.path}/".startswith(f"{api}/"):
+            return super().get_handler_delegate(request, PathRefusalHandler)
+        return super().get_handler_delegate(request, target_class, *more, **about)
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
         """Find the handler of a request; for a viewer that would change something, one that refuses it."""

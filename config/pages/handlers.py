@@ -292,6 +292,20 @@ class ChangeHandler(_ChangingHandler):
         self.answer(await self.services.reads.run(lambda: change(run_id, document)))
 
 
+class PathRefusalHandler(_ApiHandler):
+    """The answer below `/api` where neither Flower nor we have a route; takes every method."""
+
+    def initialize(self, services: Services | None = None) -> None:
+        """Take nothing: no service is asked."""
+
+    def prepare(self) -> None:
+        """Refuse the request."""
+        super().prepare()
+        raise HTTPError(
+            HTTPStatus.NOT_FOUND, reason="there is no such path: docs/http-api.md lists those of runs"
+        )
+
+
 class RefusalHandler(BaseHandler):  # type: ignore[misc]  # Flower ships no types
     """The answer to a viewer that wants to change something, on any route of the server."""
 
@@ -332,9 +346,14 @@ def _status_of(error: errors.StagefleetError) -> int:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
+def base_of(prefix: str) -> str:
+    """Return how all paths begin, below the path of a proxy; "" without one."""
+    return f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+
+
 def routes(services: Services, prefix: str) -> list[Any]:
     """Return the routes of all pages, below the path of a proxy."""
-    base = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+    base = base_of(prefix)
     ours = {"services": services}
     changes = "|".join(services.observer.changes())
     return [

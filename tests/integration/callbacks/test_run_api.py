@@ -226,6 +226,21 @@ def test_an_operation_is_filtered_by_its_word_in_requests_too(call, ledger):
     assert run_id not in found["delete"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["", "/", "/nothing", "/runs/", "/runs/a.b", "/runs/0000000000ff/explode"])
+def test_an_unknown_path_of_the_api_answers_json(flower, method, path):
+    address = f"{flower}/api{path}"
+    answer = requests.request(method, address, auth=OPERATOR, json={}, timeout=SECONDS)
+    assert (404, "HttpError") == (answer.status_code, answer.json()["error"]["type"])
+    assert "there is no such path" in told(answer)
+    assert 401 == requests.request(method, address, timeout=SECONDS).status_code
+
+
+def test_an_unknown_path_elsewhere_is_flowers(flower):
+    answer = requests.get(f"{flower}/apis", auth=OPERATOR, timeout=SECONDS)
+    assert (404, True) == (answer.status_code, "html" in answer.headers["Content-Type"])
+
+
 def test_a_run_is_cancelled_and_its_leftovers_are_tried_again(call, ledger):
     run_id = start(ledger, "a", "b", "c")
     finish(ledger, run_id, 0, ItemState.FAILED, "it is broken")
