@@ -16,7 +16,7 @@ import structlog
 from structlog.typing import Processor
 
 from stagefleet.logs import limit_libraries
-from stagefleet.redaction import masked_line
+from stagefleet.redaction import masked_line, plain_text
 from stagefleet.settings import LogSettings
 
 
@@ -71,5 +71,5 @@ def _renderers(settings: LogSettings) -> list[Processor]:
 
 
 def mask_secrets(_logger: Any, _method: str, line: Any) -> Any:
-    """Mask secrets in a finished line, whatever its logger."""
-    return masked_line(line) if isinstance(line, str) else line
+    """Mask secrets in a finished line, whatever its logger, and what steers text but colours."""
+    return plain_text(masked_line(line), keep="\n\t\x1b") if isinstance(line, str) else line

@@ -1,8 +1,9 @@
 """Redaction of addresses and of text from outside, and of secrets in finished lines.
 
 Messages are written without secrets: `masked_url` and `host_of` show addresses, `quoted` shows text that a
-person typed, `words_of` shows text from a server. As a second line of defence, `redact` masks secrets that
-were registered when they were read, since a library or a server may repeat them.
+person typed, `words_of` shows text from a server, `plain_text` what a terminal is to show. As a second line
+of defence, `redact` masks secrets that were registered when they were read, since a library or a server may
+repeat them.
 """
 
 from __future__ import annotations
@@ -83,8 +84,24 @@ def words_of(text: object, *, limit: int) -> str:
 
     Logins are masked before the line is cut: half a token is a secret, too.
     """
-    line = re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\uf900-\uffff]+", " ", str(text))
+    line = plain_text(str(text), keep="")
     return masked_line(" ".join(line.split()))[:limit].strip()
+
+
+def plain_text(text: str, *, instead: str = " ", keep: str = "\n\t") -> str:
+    r"""Replace what steers a terminal or the direction of text, and what has no picture.
+
+    That is all that Unicode calls other than printable: controls, formats, separators, what it has no
+    character for.
+
+    >>> plain_text("a\x1b[0mb\u202egpj.exe")
+    'a [0mb gpj.exe'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else instead for character in text
+    )
 
 
 def masked_line(line: str) -> str:

@@ -153,27 +153,28 @@ def _explain(error: Exception) -> int:
 
     from stagefleet.cli.options import chosen_options  # noqa: PLC0415 - as the docstring says
     from stagefleet.errors import OutputError, StagefleetError  # noqa: PLC0415 - as the docstring says
-    from stagefleet.redaction import masked_line  # noqa: PLC0415 - as the docstring says
+    from stagefleet.redaction import masked_line, plain_text  # noqa: PLC0415 - as the docstring says
     from stagefleet.settings import load_settings  # noqa: PLC0415 - as the docstring says
 
     with suppress(StagefleetError):  # the settings cannot be read
         if load_settings(**chosen_options().overrides).log.level == "debug":
             lines = traceback.format_exception(error)  # as sys.excepthook prints it, without local variables
-            sys.stderr.write(masked_line("".join(lines)))
+            sys.stderr.write(plain_text(masked_line("".join(lines))))
     if isinstance(error, OutputError):
         discard_stdout()
     match error:
         case StagefleetError():
-            return _complain(masked_line(str(error)), error.exit_code)
+            return _complain(plain_text(masked_line(str(error))), error.exit_code)
         case TyperException():
             return _complain(
-                masked_line(f"{error.format_message()} (see stagefleet --help)"), error.exit_code
+                plain_text(masked_line(f"{error.format_message()} (see stagefleet --help)")), error.exit_code
             )
         case Abort():
             return _complain("interrupted", _INTERRUPTED)
         case _:
             advice = "this is a bug; --debug shows where"
-            return _complain(masked_line(f"unexpected {type(error).__name__}: {error} ({advice})"), 1)
+            told = f"unexpected {type(error).__name__}: {error} ({advice})"
+            return _complain(plain_text(masked_line(told)), 1)
 
 
 def _complain(message: str, code: int) -> int:

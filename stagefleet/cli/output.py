@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stagefleet.errors import OutputError, UsageError
+from stagefleet.redaction import plain_text
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def print_line(text: str) -> None:
-    """Print one line; errors as in `print_text`."""
-    print_text(text + "\n")
+    """Print one line, without what steers a terminal; errors as in `print_text`."""
+    print_text(plain_text(text) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -93,8 +94,13 @@ def _write_to_stdout(parts: Iterable[bytes]) -> None:
 
 
 def as_line(value: Mapping[str, Any]) -> str:
-    """Format a JSON object on one line, without the line end."""
-    return _ENCODER.encode(value)
+    """Format a JSON object on one line, without the line end; what steers a terminal is escaped."""
+    line = _ENCODER.encode(value)
+    if line.isprintable():
+        return line
+    return "".join(
+        character if character.isprintable() else json.dumps(character)[1:-1] for character in line
+    )
 
 
 def say(message: str) -> None:
@@ -102,7 +108,7 @@ def say(message: str) -> None:
     from stagefleet.cli.options import chosen_options  # noqa: PLC0415 - loads typer, which --version does without
 
     if not chosen_options().quiet:
-        sys.stderr.write(f"stagefleet: {message}\n")
+        sys.stderr.write(f"stagefleet: {plain_text(message)}\n")
         sys.stderr.flush()
 
 

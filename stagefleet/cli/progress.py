@@ -17,6 +17,7 @@ from stagefleet.cli.options import chosen_options
 from stagefleet.cli.output import as_line, check_files, print_json, print_line, say, write_file
 from stagefleet.errors import NoWorkerError, UsageError
 from stagefleet.operations.catalog import find_operation
+from stagefleet.redaction import plain_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +114,8 @@ class ProgressBar(ProgressLines):
 
     def note(self, message: str) -> None:
         # Above the bar, which the one place for messages would tear.
-        self._progress.console.print(f"stagefleet: {message}", markup=False, highlight=False, soft_wrap=True)
+        line = f"stagefleet: {plain_text(message)}"
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         self._progress.stop()

@@ -24,7 +24,7 @@ from stagefleet.cli.progress import RunReport, check_report_files, exit_code, pr
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
 from stagefleet.names import LAYOUT_PREFIX
-from stagefleet.redaction import masked_line
+from stagefleet.redaction import masked_line, plain_text
 from stagefleet.redis_client import RedisRetry
 from stagefleet.settings_sources import unknown_variables
 
@@ -89,10 +89,10 @@ def open_fleet(
 
 
 class _Masking(logging.Formatter):
-    """Mask secrets in each line, tracebacks included."""
+    """Mask secrets and what steers a terminal in each line, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked_line(super().format(record))
+        return plain_text(masked_line(super().format(record)))
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

@@ -7,7 +7,6 @@ of its xUnit plugin, and its JUnit plugin reads `error` beside that (`SuiteResul
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import IO
 from xml.etree import ElementTree as ET
 
 from stagefleet.bounds import cut
+from stagefleet.redaction import plain_text
 from stagefleet.reports.advice import advice_for
 from stagefleet.runs.messages import subject_of
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run
@@ -29,16 +29,15 @@ _CLASS = "stagefleet"
 _DECLARATION = b"<?xml version='1.0' encoding='utf-8'?>\n"
 _NOT_OF_ITEMS = frozenset({"CoordinatorLostError", "HostLostError", "ItemLostError", "WorkerLostError"})
 """Errors of the fleet, which say nothing of the item: JUnit's `error`, where others are a `failure`."""
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def printable(text: str) -> str:
-    r"""Replace characters that XML 1.0 does not have (section 2.2, `Char`).
+    r"""Replace characters that XML 1.0 does not have (section 2.2, `Char`), and what steers text.
 
     >>> printable("a\x00b\x1b[0m")
     'a\ufffdb\ufffd[0m'
     """
-    return _NOT_IN_XML.sub("\ufffd", text)
+    return plain_text(text, instead="\ufffd", keep="\t\n\r")
 
 
 def junit_of(runs: Iterable[tuple[Run, Iterable[Outcome]]]) -> Iterator[bytes]:

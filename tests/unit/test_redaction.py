@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagefleet.errors import StagefleetError, UsageError
-from stagefleet.redaction import host_of, masked_line, masked_url, quoted, redact, remember_secret, words_of
+from stagefleet.redaction import (
+    host_of,
+    masked_line,
+    masked_url,
+    plain_text,
+    quoted,
+    redact,
+    remember_secret,
+    words_of,
+)
 from stagefleet.runs.models import ErrorInfo
 
 SECRET = "planted/s3cret+of#the?test@home:x"
@@ -181,3 +190,25 @@ def test_a_server_s_words_are_masked_before_they_are_cut():
     remember_secret(SECRET)
     assert "says ***" == words_of(f"says {SECRET}", limit=20)
     assert "one line, no bell" == words_of("one line,\r\n no\x07 bell", limit=100)
+
+
+STEERING = "".join(map(chr, (0x7F, 0x9B, 0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F))))
+STEERING += "".join(map(chr, (*range(0x2060, 0x2070), 0xFEFF, 0xE0001, 0xE0020)))
+"""Controls, and what changes the direction of text or is not seen (Unicode's Bidi_Control, and the like)."""
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from(STEERING))))
+def test_text_from_outside_steers_no_terminal(text):
+    """Whatever a registry answers or calls its tags: see https://trojansource.codes."""
+    assert words_of(text, limit=1000).isprintable()
+    shown = plain_text(text)
+    assert shown.replace("\n", "").replace("\t", "").isprintable()
+    assert len(text) == len(shown)
+    assert all(new in {old, " "} for old, new in zip(text, shown, strict=True))
+    if text.isprintable():
+        assert text == shown
+
+
+@pytest.mark.parametrize("character", STEERING)
+def test_what_steers_text_is_replaced(character):
+    assert "a b" == plain_text(f"a{character}b") == words_of(f"a{character}b", limit=10)

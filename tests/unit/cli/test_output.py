@@ -1,13 +1,18 @@
-"""Stdout that is closed, or leads to a full disk."""
+"""Stdout that is closed, or leads to a full disk; and what is written there of strangers' text."""
 
 from __future__ import annotations
 
 import errno
 import io
+import json
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from stagefleet.cli.output import as_line, print_json, print_line, say
+from stagefleet.errors import RegistryError
 from stagefleet.runs.models import RunState
 from stagefleet.streams import UnfailingStream
 
@@ -114,3 +119,34 @@ def test_what_cannot_be_told_ends_nothing():
         assert 4 == stream.write("text")
         stream.flush()
         assert not stream.isatty()
+
+
+STRANGE = "\u202egpj.exe \u2066\x9b\x1b[2J\ufeff"
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_no_line_steers_a_terminal_and_json_keeps_its_meaning(text):
+    line = as_line({"label": text, text: [text]})
+    assert line.isprintable()
+    assert {"label": text, text: [text]} == json.loads(line)
+
+
+def test_results_and_messages_steer_no_terminal(capsys):
+    print_line(f"a {STRANGE}")
+    print_json({"label": STRANGE})
+    say(f"tags of nobody: {STRANGE}")
+    shown = capsys.readouterr()
+    for line in (*shown.out.splitlines(), *shown.err.splitlines()):
+        assert line.isprintable(), line
+    assert STRANGE == json.loads(shown.out.splitlines()[1])["label"]
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_an_error_steers_no_terminal(errors_of, in_fleet, registries, monkeypatch, debug):
+    def fail(_address):
+        raise RegistryError(f"denied: {STRANGE}", method="GET", status=403)
+
+    monkeypatch.setattr(registries, "stage_ids", fail)
+    _, told = errors_of(*debug, "list", SOURCE)
+    assert any("gpj.exe" in line for line in told)
+    assert [] == [line for line in told if not line.replace("\t", "").isprintable()]

@@ -171,3 +171,14 @@ def test_a_command_says_events_with_their_facts(capsys):
     configure_logs(LogSettings(), verbose=True)
     EventLogger("stagefleet.test").info("counted", total=3)
     assert "stagefleet: counted total=3\n" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_no_record_changes_the_direction_of_text(capsys, json_lines):
+    """A terminal may show the log of a worker, colours and all."""
+    configure_logging(LogSettings(json_lines=json_lines))
+    EventLogger("stagefleet.test").info("told", action="test", error="denied: \u202egpj.exe \x9b")
+    logging.getLogger("some.library").warning("denied: \u202egpj.exe \x9b")
+    told = capsys.readouterr().err
+    assert 2 == told.count("gpj.exe")
+    assert {"\u202e", "\x9b"}.isdisjoint(told)

@@ -46,7 +46,7 @@ def parsed(report):
 @pytest.fixture
 def mixed(report_of, make_run, make_outcome):
     """A report with an item of each kind, in names and messages that XML cannot hold or has to escape."""
-    odd = '<&>"\x00\x1b\ud800\n]]>'
+    odd = '<&>"\x00\x1b\u202e\ud800\n]]>'
     outcomes = [
         make_outcome(item="good", seconds=1.25),
         make_outcome(error=("RateLimitedError", f"429 {odd}"), item="limited"),
@@ -105,9 +105,9 @@ def test_no_two_cases_have_a_name_in_common(mixed):
     assert len(names) == len(set(names))
 
 
-def test_characters_that_xml_does_not_have_are_replaced(mixed):
+def test_characters_that_xml_does_not_have_or_that_steer_text_are_replaced(mixed):
     text = written(mixed).decode()
-    assert {"\x00", "\x1b"}.isdisjoint(text)
+    assert {"\x00", "\x1b", "\u202e"}.isdisjoint(text)
     assert "\ufffd" in text
 
 
