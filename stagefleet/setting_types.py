@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -114,20 +114,27 @@ class Section(pydantic.BaseModel):
 
 # Messages about invalid values, of settings and of requests.
 
-_KEY_CHARACTERS = 300
 _KEY_MARK = "[key]"
 """The last part of pydantic's location of an error if the key itself is wrong."""
+_TYPE_MARK = "is-instance["
+"""What is in its last part if one of several types is wanted."""
 
 
-def describe_setting_error(error: pydantic.ValidationError, path: Path, variables: Iterable[str]) -> str:
-    """Describe the first error in one line: the key and the reason, never the value, which may be secret."""
+def describe_setting_error(
+    error: pydantic.ValidationError, name_places: Callable[[Sequence[str]], str]
+) -> str:
+    """Describe the first error in one line: its places and the reason, never the value, which may be secret.
+
+    `name_places` says where the value of a key stands.
+    """
     first = error.errors(include_url=False, include_input=False)[0]
-    key = [str(part) for part in first["loc"] if part != _KEY_MARK]
+    parts = [str(part) for part in first["loc"] if part != _KEY_MARK]
+    key = [part for part in parts if _TYPE_MARK not in part]
     reason = advice_on(first)
     if first["type"] == "extra_forbidden":
         quoting = ', and the host quoted: [registries."HOST"]' if key[0] == "registries" else ""
         reason = f"there is no such setting: see that it is spelled right{quoting}"
-    return f"settings ({_source(path, variables, key)}): {reason}"
+    return f"settings ({name_places(key)}): {reason}"
 
 
 _ADVICE = {
@@ -160,17 +167,6 @@ def advice_on(error: ErrorDetails) -> str:
         return _PATTERN_ADVICE[context["pattern"]]
     begin = max((name for name in _ADVICE if kind.startswith(name)), key=len, default="")
     return _ADVICE[begin].format(**context) if begin else error["msg"].removeprefix("Value error, ")
-
-
-def _source(path: Path, variables: Iterable[str], key: Sequence[str]) -> str:
-    """Name the source of a value: its variable, a variable with a whole section as JSON, or the file."""
-    given = {variable.upper(): variable for variable in variables}
-    for length in range(len(key), 0, -1):
-        variable = given.get(f"STAGEFLEET_{'__'.join(key[:length])}".upper())
-        if variable is not None:
-            return f"environment, {variable}"
-    name = ".".join(key)
-    return f"{path}, key {quoted(name, limit=_KEY_CHARACTERS)[1:-1]}"
 
 
 # Settings of Flower and of webhooks.

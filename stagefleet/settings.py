@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -303,20 +304,23 @@ class Settings(Section):
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; the overrides, such as a command's options, go before environment and file.
 
-    `SettingsError` names the file and the key that cannot be read.
+    `SettingsError` names the places of the value that cannot be read: options, variables, or file and key.
     """
     path = sources.settings_file()
     if os.environ.get(sources.SETTINGS_FILE_VARIABLE) and not path.is_file():
         raise SettingsError(f"{sources.SETTINGS_FILE_VARIABLE} names {path}, which is no file")
     try:
-        document = sources.read_file(path)
+        written = sources.read_file(path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
-    document = sources.merge(document, sources.environment_document(Settings, os.environ), overrides)
+    document = sources.merge(written, sources.environment_document(Settings, os.environ), overrides)
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        raise SettingsError(types.describe_setting_error(error, path, os.environ)) from None
+        name_places = partial(
+            sources.name_places, model=Settings, overrides=overrides, document=written, file=path
+        )
+        raise SettingsError(types.describe_setting_error(error, name_places)) from None
     remember_secret(*_secrets_of(settings), settings.webhooks.secret.get_secret_value().partition("_")[2])
     remember_secret(
         *(str(text) for name, text in settings.flower.options.items() if _SECRET_NAME.search(name))

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
 from stagefleet.errors import SettingsError
+from stagefleet.redaction import quoted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,6 +21,9 @@ SETTINGS_FILE_VARIABLE = "STAGEFLEET_CONFIG"
 _DEFAULT_FILE = "stagefleet.toml"
 
 _PREFIX = "STAGEFLEET_"
+_KEY_CHARACTERS = 300
+_MOST_PLACES = 4
+"""Most places that are named for one value."""
 _BARE_HOST = re.compile(r"^\s*\[?\s*registries\.[^\"'\s\]]*:", re.MULTILINE)
 _NOT_SETTINGS = frozenset(
     {SETTINGS_FILE_VARIABLE, "STAGEFLEET_IMAGE", "STAGEFLEET_SECRETS", "STAGEFLEET_USER"}
@@ -168,6 +172,36 @@ def source_of(
     if inside := sorted(name for upper, name in given.items() if upper.startswith(begin)):
         return ", ".join(inside)
     return "default" if value_at(document, path) is None else str(file)
+
+
+def name_places(
+    key: Sequence[str],
+    model: type[BaseModel],
+    overrides: Mapping[str, Any],
+    document: Mapping[str, Any],
+    file: Path,
+) -> str:
+    """Name the places in which a value stands: the option, the variables, or the file with its key.
+
+    Of a table, or of a value that is missing, they are all that have a part of the table; else the one that
+    counts.
+    """
+    given = {name: value for name, value in os.environ.items() if value}
+    variables = sorted(given, key=lambda name: -name.count("__"))
+    read = ((name, environment_document(model, {name: given[name]})) for name in variables)
+    sources = {"command line": overrides, **dict(read), str(file): document}
+    places, depth = [str(file)], len(key)
+    while depth:
+        if found := [name for name, source in sources.items() if value_at(source, key[:depth]) is not None]:
+            places = found
+            break
+        depth -= 1
+    if depth == len(key) and not isinstance(value_at(sources[places[0]], key), Mapping):
+        del places[1:]
+    setting = quoted(".".join(key), limit=_KEY_CHARACTERS)[1:-1]
+    told = [f"environment, {name}" if name in given else name for name in sorted(places[:_MOST_PLACES])]
+    is_said = len(places) == 1 and places[0].upper() == variable_of(key)
+    return " and ".join(told) + ("" if is_said else f", key {setting}")
 
 
 def value_at(document: Mapping[str, Any], path: Iterable[str]) -> Any:

@@ -164,6 +164,66 @@ class TestMistakes:
         with pytest.raises(SettingsError, match=variable):
             load_settings()
 
+    @pytest.mark.parametrize(
+        ("text", "variables", "places"),
+        [
+            ("", {"FLOWER__USER": "me"}, "environment, STAGEFLEET_FLOWER__USER, key flower"),
+            ("", {"FLOWER": '{"user": "me"}'}, "environment, STAGEFLEET_FLOWER"),
+            (
+                '[flower]\nviewer_user = "see"\n',
+                {"FLOWER__USER": "me"},
+                "environment, STAGEFLEET_FLOWER__USER and stagefleet.toml, key flower",
+            ),
+            (
+                "[runs]\nlease_seconds = 5.0\n",
+                {"RUNS__RENEWAL_SECONDS": "10"},
+                "environment, STAGEFLEET_RUNS__RENEWAL_SECONDS and stagefleet.toml, key runs",
+            ),
+            (
+                "",
+                {"PROJECTS__APP__FINAL": "a.test/app"},
+                "environment, STAGEFLEET_PROJECTS__APP__FINAL, key projects.app.primary",
+            ),
+            ("", {"PROJECTS": '{"app": {}}'}, "environment, STAGEFLEET_PROJECTS, key projects.app.primary"),
+            ("", {"PROJECTS__APP__PRIMARY": "Nope"}, "environment, STAGEFLEET_PROJECTS__APP__PRIMARY"),
+            (
+                "",
+                {"PROJECTS__APP__PRIMARY": "a.test/a", "PROJECTS__APP__CACHES": '["a.test/b", 1]'},
+                "environment, STAGEFLEET_PROJECTS__APP__CACHES, key projects.app.caches.1",
+            ),
+            (
+                "[runs]\nparallel = 0\n",
+                {"RUNS": '{"max_attempts": 3}'},
+                "stagefleet.toml, key runs.parallel",
+            ),
+            ("[runs]\nparallel = 0\n", {"RUNS__PARALLEL": ""}, "stagefleet.toml, key runs.parallel"),
+            ("[runs]\nparallel = 1\n", {"RUNS__PARALLEL": "0"}, "environment, STAGEFLEET_RUNS__PARALLEL"),
+            ("[projects.app]\nprimary = 5\n", {}, "stagefleet.toml, key projects.app.primary"),
+        ],
+    )
+    def test_the_places_are_those_in_which_the_value_stands(
+        self,
+        write: Writer,
+        monkeypatch: pytest.MonkeyPatch,
+        text: str,
+        variables: dict[str, str],
+        places: str,
+    ):
+        if text:
+            write(text)
+        for name, value in variables.items():
+            monkeypatch.setenv(f"STAGEFLEET_{name}", value)
+
+        with pytest.raises(SettingsError) as refused:
+            load_settings()
+        assert str(refused.value).startswith(f"settings ({places}): ")
+
+    def test_one_of_an_option_names_the_command_line(self):
+        with pytest.raises(
+            SettingsError, match=r"^settings \(command line, key runs\.parallel\): write 1 or"
+        ):
+            load_settings(runs={"parallel": 0})
+
     def test_a_value_that_is_no_json_where_one_is_needed(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("STAGEFLEET_REGISTRIES", "{")
 
