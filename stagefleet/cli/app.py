@@ -172,7 +172,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "locks list": ("locks list",),
     "worker": ("worker", "worker --processes 4 --concurrency 8 --queues copy,delete"),
-    "exporter": ("exporter", "exporter --listen 0.0.0.0:9464"),
+    "exporter": ("exporter", "exporter --address 0.0.0.0"),
     "doctor": ("doctor", f"doctor --for copy {_COPY}"),
     "config show": ("config show", "config show --json"),
 }

@@ -19,21 +19,29 @@ from stagefleet.redaction import quoted
 from stagefleet.runs.metrics_reader import FleetMetrics, unreachable_metrics
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ADDRESS, _PORT = "127.0.0.1", 9464
 _MOST_REQUESTS = 16
 _REQUEST_SECONDS = 10.0
 
 
 def serve_metrics(
     *,
-    listen: Annotated[
-        str,
+    address: Annotated[
+        str | None,
         typer.Option(
-            "--listen",
-            metavar="ADDRESS:PORT",
-            help="Where to listen. There is no login: on another address than this machine's own, let in "
-            "Prometheus alone. Port 0 takes a free one.",
+            "--address",
+            metavar="ADDRESS",
+            help="Where to listen; default: 127.0.0.1. There is no login: on another address than this "
+            "machine's own, let in Prometheus alone.",
         ),
-    ] = "127.0.0.1:9464",
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", min=0, max=MAX_PORT, help="0 takes a free one; default: 9464."),
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="ADDRESS:PORT", hidden=True, help="The older spelling.")
+    ] = None,
 ) -> None:
     """Serve the fleet's metrics to Prometheus, until told to stop.
 
@@ -45,17 +53,31 @@ def serve_metrics(
     settings = read_settings()
     if settings.redis_url is None:
         raise UsageError("stagefleet exporter shows a fleet: set STAGEFLEET_REDIS_URL")
-    address = _parse_address(listen)
+    where = _choose_address(address, port, listen)
     metrics = FleetMetrics.connect(settings.redis_url, settings)
     try:
-        with MetricsServer(address, metrics) as server:
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        with MetricsServer(where, metrics) as server:
+            host = f"[{where[0]}]" if ":" in where[0] else where[0]
             say(f"metrics at http://{host}:{server.server_port}/metrics")
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
             server.serve_forever(poll_interval=0.2)
     finally:
         metrics.close()
+
+
+def _choose_address(address: str | None, port: int | None, listen: str | None) -> tuple[str, int]:
+    """Return address and port to listen on; of the older option, if that is given alone."""
+    if listen is not None:
+        if address is not None or port is not None:
+            raise UsageError("--listen is the older spelling of --address and --port: leave it out")
+        return _parse_address(listen)
+    host = _ADDRESS if address is None else address.removeprefix("[").removesuffix("]")
+    if not host or host.count(":") == 1:
+        raise UsageError(
+            f"--address {quoted(address or '')}: write an address alone, as 0.0.0.0; --port has the port"
+        )
+    return host, _PORT if port is None else port
 
 
 def _parse_address(listen: str) -> tuple[str, int]:
@@ -81,7 +103,7 @@ class MetricsServer(ThreadingHTTPServer):
             problem = getattr(error, "strerror", None) or error
             raise UsageError(
                 f"the exporter cannot listen on {address[0]}:{address[1]} ({problem}): name another address "
-                "with --listen"
+                "with --address, or another --port"
             ) from None
 
     def scrape(self) -> str:

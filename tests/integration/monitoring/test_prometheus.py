@@ -50,7 +50,7 @@ class Exporter:
 
     def __init__(self, redis_url: str, folder: Path) -> None:
         environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url, HOME=str(folder))
-        command = stagefleet_command("exporter", "--listen", "127.0.0.1:0")
+        command = stagefleet_command("exporter", "--port", "0")
         self.program = Program(command, folder=folder, name="exporter", environment=environment)
         self.url = self.program.wait_for(r"metrics at (http://\S+)")[1]
 

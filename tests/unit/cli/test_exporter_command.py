@@ -91,7 +91,7 @@ def test_a_taken_port_is_named(metrics: Any):
         port = taken.getsockname()[1]
         with pytest.raises(
             UsageError,
-            match=rf"cannot listen on 127\.0\.0\.1:{port} \(.*\): name another address with --listen",
+            match=rf"cannot listen on 127\.0\.0\.1:{port} \(.*\): name another address with --address,",
         ):
             exporter.MetricsServer(("127.0.0.1", port), metrics)
 
@@ -104,10 +104,44 @@ def test_a_malformed_address_is_refused(listen: str):
         exporter._parse_address(listen)
 
 
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ((None, None, None), ("127.0.0.1", 9464)),
+        (("0.0.0.0", None, None), ("0.0.0.0", 9464)),  # noqa: S104 - nobody listens
+        ((None, 0, None), ("127.0.0.1", 0)),
+        (("::1", 1, None), ("::1", 1)),
+        (("[::1]", 1, None), ("::1", 1)),
+        ((None, None, "[::1]:1"), ("::1", 1)),
+        ((None, None, "a.test:1"), ("a.test", 1)),
+    ],
+)
+def test_it_listens_as_flower_does_or_as_the_older_option_says(
+    options: tuple[str | None, int | None, str | None], place: tuple[str, int]
+):
+    assert place == exporter._choose_address(*options)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("a.test", None, "b.test:1"), "--listen is the older spelling of --address and --port"),
+        ((None, 1, "b.test:1"), "--listen is the older spelling of --address and --port"),
+        (("0.0.0.0:9464", None, None), "--port has the port"),
+        (("", None, None), "--port has the port"),
+    ],
+)
+def test_what_is_said_twice_or_together_is_refused(
+    options: tuple[str | None, int | None, str | None], told: str
+):
+    with pytest.raises(UsageError, match=told):
+        exporter._choose_address(*options)
+
+
 def test_without_a_fleet_nothing_is_served(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exporter, "read_settings", Settings)
     with pytest.raises(UsageError, match="shows a fleet: set STAGEFLEET_REDIS_URL"):
-        exporter.serve_metrics(listen="127.0.0.1:0")
+        exporter.serve_metrics(port=0)
 
 
 def test_addresses_of_both_kinds_are_read():
