@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 
-from stagefleet.errors import ManifestRefusedError, NotFoundError, StagefleetError
+from stagefleet.errors import DigestMismatchError, ManifestRefusedError, NotFoundError, StagefleetError
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository, StageId
@@ -179,16 +179,24 @@ class MemoryRegistries(RegistryClient):
         limit_bytes: int = 0,
         lease: Lease = NO_LEASE,
     ) -> bytes:
-        """Return a blob; `limit_bytes` is ignored."""
+        """Return a blob, verified as by the client over HTTP; `limit_bytes` is ignored."""
         del limit_bytes
+        content = self._stored_blob(repository, descriptor, lease)
+        found = digest_of(content, descriptor.digest.algorithm)
+        if found != descriptor.digest:
+            message = f"{repository}: blob {descriptor.digest} has digest {found}"
+            raise DigestMismatchError(message, found=str(found))
+        return content
+
+    def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:
+        return digest_of(self._stored_blob(repository, descriptor, lease), descriptor.digest.algorithm)
+
+    def _stored_blob(self, repository: Repository, descriptor: Descriptor, lease: Lease) -> bytes:
         current_lease(lease).check()
         content = self.stored(repository).blobs.get(descriptor.digest)
         if content is None:
             raise _not_found(repository, f"{repository} has no blob {descriptor.digest}")
         return content
-
-    def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:
-        return digest_of(self.fetch_blob(repository, descriptor, lease=lease), descriptor.digest.algorithm)
 
     def begin_upload(
         self,
@@ -262,7 +270,7 @@ class MemoryRegistries(RegistryClient):
 
 
 class _Blob(BytesIO):
-    """A blob that is read; its content cannot be wrong."""
+    """A blob that is read; its content is verified."""
 
     error: StagefleetError | None = None
     first = 0

@@ -17,10 +17,10 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations import copy, delete, fetch, publish
+from stagefleet.operations import copy, delete, fetch, publish, verify
 from stagefleet.operations import records as operations
 from stagefleet.operations.base import ProjectOperation
-from stagefleet.operations.catalog import parse_operation
+from stagefleet.operations.catalog import OPERATIONS, parse_operation
 from stagefleet.project_addresses import parse_repository
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
@@ -139,8 +139,14 @@ class MemoryWorker:
             raise scripted.error
 
     def _do(self, spec: RunSpec, claim: Claim) -> ItemResult:
-        """Do what the operation's task does; an operation without storages in memory succeeds."""
+        """Do what the operation's task does; one outside of the catalog, a program's own, succeeds.
+
+        Raises:
+            NotImplementedError: An operation of the catalog is not in the table below.
+        """
         if spec.operation not in _TASKS:
+            if spec.operation in OPERATIONS:
+                raise NotImplementedError(f"the worker in memory does not execute {spec.operation}")
             return ItemResult()
         attempt = Attempt(
             claim.run_id,
@@ -235,6 +241,22 @@ def _prune_stage(task: _ItemTask) -> ItemResult:
 def _describe_stage(task: _ItemTask) -> ItemResult:
     lookup = StageLookup(task.storages, task.attempt.parsed(ProjectOperation).storages)
     return ItemResult(lookup.describe(task.stage_id).as_json())
+
+
+def _verify_stage(task: _ItemTask) -> ItemResult:
+    operation = task.attempt.parsed(verify.VerifyOperation)
+    storage, shared_state = task.storages.open(operation.repository), task.storages.registries.shared_state
+    try:
+        found = storage.verify(task.stage_id, task.attempt, shared_state, shallow=operation.shallow)
+    except errors.StageNotFoundError:
+        return ItemResult({"reason": "was deleted meanwhile"}, skipped=True)
+    error, rejected = found.error, ""
+    if error is None:
+        return found.item_result
+    if operation.reject and found.is_image and found.is_damaged and not task.stage_id.is_multiplatform:
+        storage.reject(task.stage_id, project=storage.address.name, lease=task.attempt.lease)
+        rejected = "; rejected"
+    raise type(error)(f"{operation.repository}: {error}{rejected}")
 
 
 def _fetch_stage(task: _ItemTask) -> ItemResult:
@@ -358,6 +380,7 @@ _TASKS: Mapping[str, Callable[[_ItemTask], ItemResult]] = {
     "publish_stage": _publish_stage,
     "cache_stage": _cache_stage,
     "take_stage": _take_stage,
+    "verify_stage": _verify_stage,
     "rm_image_metadata": _delete_image_metadata,
     "rm_managed_image": _delete_record,
     "get_import_metadata": _read_record,

@@ -21,6 +21,7 @@ from stagefleet.errors import (
 )
 from stagefleet.names import Repository, StageId
 from stagefleet.operations.copy import CopyOperation
+from stagefleet.operations.verify import VerifyOperation
 from stagefleet.records.models import CustomTag, ImageMetadata, ManagedImage
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.testing import InMemoryFleet, in_memory_fleet
@@ -249,6 +250,18 @@ def test_a_deletion_removes_the_stages_and_skips_those_that_are_gone(fleet, stor
     assert (1, {"reason": "was not there"}) == (run.skipped, outcomes[-1].result)
     assert 3 == fleet.for_each_delete_stage(source, None).succeeded
     assert [] == storages.listed(source)
+
+
+def test_a_verification_reads_all_content_or_asks_for_it(fleet, source):
+    outcomes: list[Any] = []
+    for shallow in (False, True):
+        verify = VerifyOperation(repository=Repository.parse(source), shallow=shallow)
+        assert 5 == fleet.for_each(verify, on_outcome=outcomes.append, parallel=1).succeeded
+    assert [{"manifests": 1, "blobs": 2}] * 10 == [outcome.result for outcome in outcomes]
+    read, asked = ([outcome.bytes for outcome in half] for half in (outcomes[:5], outcomes[5:]))
+    assert min(read) > max(asked) > 0
+    with pytest.raises(StagesNotFoundError):
+        fleet.for_each(verify, ["f" * 56])
 
 
 def test_failures_are_told_and_tried_again(fleet, storages, source):

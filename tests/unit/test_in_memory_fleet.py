@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,11 +16,14 @@ from stagefleet.errors import (
     RateLimitedError,
     StorageStateChangedError,
 )
-from stagefleet.manifests import Manifest
+from stagefleet.manifests import Manifest, digest_of
 from stagefleet.names import Reference, Repository
+from stagefleet.operations import catalog
 from stagefleet.operations.copy import CopyOperation
+from stagefleet.operations.verify import VerifyOperation
 from stagefleet.runs.models import ItemState, Run, RunState
 from stagefleet.settings import RunSettings
+from stagefleet.storages import verification
 from stagefleet.testing import in_memory_fleet, memory_worker
 
 SOURCE, DESTINATION = "registry.test/app", "mirror.test/app"
@@ -187,10 +190,57 @@ def test_the_environment_is_not_read(monkeypatch):
         assert [] == list(fleet.runs())
 
 
-def test_an_operation_without_a_task_in_memory_succeeds(fleet, monkeypatch):
+@pytest.mark.parametrize("name", catalog.OPERATIONS)
+def test_the_worker_in_memory_executes_every_operation_of_the_catalog(name):
+    assert name in memory_worker._TASKS
+
+
+def test_an_operation_of_the_catalog_that_the_worker_in_memory_lacks_fails(fleet, monkeypatch):
     monkeypatch.delitem(memory_worker._TASKS, "copy_stage")
-    assert 5 == fleet.for_each_copy_stage(SOURCE, DESTINATION).succeeded
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    assert (0, 5) == (run.succeeded, run.failed)
+    failed = next(fleet.failures(run.id)).error
+    assert ("NotImplementedError", "the worker in memory does not execute copy_stage") == (
+        failed.type,
+        failed.message,
+    )
+
+
+class OwnOperation(CopyOperation):
+    """An operation whose task only a program's own workers have."""
+
+    name: ClassVar[str] = "own_copy"
+
+
+def test_an_operation_outside_of_the_catalog_succeeds_and_changes_nothing(fleet):
+    own = OwnOperation(source=COPY.source, destination=COPY.destination)
+    assert 5 == fleet.for_each(own).succeeded
     assert [] == listed(fleet, DESTINATION)
+
+
+@pytest.mark.parametrize("reject", [False, True])
+def test_a_stage_without_a_layer_is_told_and_rejected_where_that_is_asked_for(fleet, monkeypatch, reject):
+    monkeypatch.setattr(verification, "SECOND_LOOK_SECONDS", 0)
+    stored = fleet.registries.stored(Repository.parse(SOURCE))
+    lost = digest_of(STAGES[1].encode())
+    del stored.blobs[lost]
+    run = fleet.for_each(VerifyOperation(repository=Repository.parse(SOURCE), reject=reject))
+    assert (4, 1) == (run.succeeded, run.failed)
+    (failed,) = fleet.failures(run.id)
+    assert (STAGES[1], "MissingContentError") == (failed.item, failed.error.type)
+    assert f"{SOURCE}: the layer {lost} is missing{'; rejected' if reject else ''}" == failed.error.message
+    assert (STAGES[1] in listed(fleet, SOURCE)) is not reject
+
+
+def test_a_blob_with_other_content_is_no_content_of_a_stage(fleet, monkeypatch):
+    monkeypatch.setattr(verification, "SECOND_LOOK_SECONDS", 0)
+    stored = fleet.registries.stored(Repository.parse(SOURCE))
+    stored.blobs[digest_of(STAGES[1].encode())] = b"other"
+    (failed,) = fleet.failures(fleet.for_each(VerifyOperation(repository=Repository.parse(SOURCE))).id)
+    assert (STAGES[1], "AlteredContentError") == (failed.item, failed.error.type)
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, STAGES[1:2])
+    (failed,) = fleet.failures(run.id)
+    assert (STAGES[1], "DigestMismatchError") == (failed.item, failed.error.type)
 
 
 @pytest.fixture
