@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stagefleet.backoff import jittered
+from stagefleet.backoff import Backoff
 from stagefleet.errors import DigestMismatchError, LockTimeoutError, ManifestRefusedError, UsageError
 from stagefleet.leases import LeaseBoundLock, current_lease
 from stagefleet.manifests import Descriptor, Manifest
@@ -30,8 +30,7 @@ _NEW_PREFIX = ".stagefleet-"
 _VERSION_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK_BYTES = 1024 * 1024
 _LOCK_SECONDS = 300.0
-_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 0.5
+_BACKOFF = Backoff(0.05, 0.5)
 
 
 class LayoutDirectory(DirectoryFiles):
@@ -198,7 +197,7 @@ class LayoutDirectory(DirectoryFiles):
                 os.close(number)
 
     def _wait_for(self, number: int, mode: int) -> None:
-        until, pause = time.monotonic() + _LOCK_SECONDS, _PAUSE_SECONDS
+        until, tries = time.monotonic() + _LOCK_SECONDS, 0
         while True:
             current_lease().check()
             try:
@@ -208,8 +207,8 @@ class LayoutDirectory(DirectoryFiles):
                     raise LockTimeoutError(
                         f"oci:{self.path} is in use by others for {_LOCK_SECONDS:.0f} s: try again later"
                     ) from None
-            time.sleep(jittered(pause))
-            pause = min(1.5 * pause, _LONGEST_PAUSE_SECONDS)
+            tries += 1
+            time.sleep(_BACKOFF.pause_seconds(tries))
 
 
 class _NewFile:

@@ -11,7 +11,7 @@ from functools import partial
 from threading import Event, Lock
 
 from stagefleet.attempt import Attempt
-from stagefleet.backoff import jittered
+from stagefleet.backoff import Backoff
 from stagefleet.errors import ForbiddenError, RegistryError, RegistryUnreachableError, StagefleetError
 from stagefleet.fleet_registries import Registries
 from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, note_bytes
@@ -28,8 +28,7 @@ _OWNER_BYTES = 8
 _LONGEST_WAIT_SECONDS = 300.0
 _RENEWAL_SECONDS = 8.0
 _TELL_SECONDS = 0.25  # others may wait for sent blobs; a report for several is cheaper
-_FIRST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 1.0
+_BACKOFF = Backoff(0.05, 1.0)
 _WHOLE_SECONDS = 24 * 3600.0
 _LEARN_SECONDS = 2.0
 _LARGE_BYTES = 8 * 1024 * 1024  # smaller ones are through before anybody looks
@@ -322,13 +321,13 @@ class BlobTransfer:
         """Wait for blobs that others send, and send those that they give up; return the bytes sent."""
         sent_bytes = 0
         deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
-        pause = _FIRST_PAUSE_SECONDS
+        looks = 0
         while blobs:
             self._lease.check()
             if time.monotonic() >= deadline:
                 return sent_bytes + self._send(blobs, self._mount_from)
-            self._sleep(jittered(pause))
-            pause = min(1.5 * pause, _LONGEST_PAUSE_SECONDS)
+            looks += 1
+            self._sleep(_BACKOFF.pause_seconds(looks))
             ours, blobs = self._ask(blobs)
             sent_bytes += self._send(ours, self._mount_from)
         return sent_bytes
