@@ -1,6 +1,6 @@
 -- Common part of all scripts of the shared state. ARGV[1] is the key prefix, ARGV[2] is added to the server's clock in
 -- ms; ARGV[3] names what the script is about: a run or the fleet, a storage, a host.
--- Fields of the hash `book:RUN`, a namespace's (redis.py says more):
+-- Fields of the hash `book:RUN`, a namespace's (implementations.py beside this folder writes them):
 --   a destination's fingerprint and a digest -> `k` (known), or `s`, the sender's token and the end of its lease
 --   `dated:` and a key -> `v`, its end, `:`, the beginning of the work on it, `:` and the payload, or `b`, the owner's
 --                         token and the end of its lease

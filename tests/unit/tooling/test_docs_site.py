@@ -102,6 +102,17 @@ def test_the_stops_of_an_item_are_in_the_files_that_architecture_names():
             assert [] == missing, path
 
 
+def test_scripts_are_called_in_the_modules_that_architecture_names():
+    (told,) = re.findall(r"It is made in (.+?);", (ROOT / "ARCHITECTURE.md").read_text(), re.DOTALL)
+    folder, named = "", set()
+    for path in re.findall(r"`([\w/]+\.py)`", told):
+        folder = path.rpartition("/")[0] or folder
+        named.add(f"{folder}/{path.rpartition('/')[2]}")
+    package = ROOT / "stagefleet"
+    made = {file for file in package.rglob("*.py") if "RedisScripts(" in file.read_text()}
+    assert named == {str(file.relative_to(package)) for file in made}
+
+
 def test_each_page_has_its_place_in_the_navigation():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     placed = re.findall(r"[\w/-]+\.md", str(config["nav"]))
