@@ -107,8 +107,8 @@ class Attempt:
         return replace(self, lease=lease)
 
 
-ItemFunction = Callable[[Attempt], ItemResult]
-"""Work of a task on one item; it raises its failures."""
+BoundItemFunction = Callable[[Attempt], ItemResult]
+"""What a worker does for one item, with the storages bound in; it raises its failures."""
 
 
 # Counts of a worker process, which its heartbeats bring into the ledger.

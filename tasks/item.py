@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from redis import RedisError
 
 from stagefleet import errors
-from stagefleet.attempt import Attempt, ItemFunction, ItemLease, ItemLeaseRenewer, ItemResult, OtherItems
+from stagefleet.attempt import Attempt, BoundItemFunction, ItemLease, ItemLeaseRenewer, ItemResult, OtherItems
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
@@ -68,7 +68,7 @@ class ItemExecutor:
         self._runs: OrderedDict[str, _KnownRun] = OrderedDict()
         self._runs_lock = threading.Lock()
 
-    def execute(self, operation: ItemFunction, run_id: str, index: int) -> AttemptEnd:
+    def execute(self, operation: BoundItemFunction, run_id: str, index: int) -> AttemptEnd:
         """Execute the item that a message points to, and return the end that the ledger has recorded.
 
         Raises:
@@ -123,7 +123,7 @@ class ItemExecutor:
             self._finish(claim, _outcome(claim, ItemState.FAILED, error))
 
     def _attempt(
-        self, operation: ItemFunction, known: _KnownRun, claim: Claim, lease: ItemLease
+        self, operation: BoundItemFunction, known: _KnownRun, claim: Claim, lease: ItemLease
     ) -> AttemptEnd:
         last_step = LastStep()
         attempt = Attempt(
@@ -372,7 +372,7 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
     throws = TOLD_BY_EXCEPTION
     typing = False  # `problem_of` has checked the arguments
 
-    def __init__(self, name: str, operation: ItemFunction, executor: ItemExecutor) -> None:
+    def __init__(self, name: str, operation: BoundItemFunction, executor: ItemExecutor) -> None:
         self.name = name
         self._operation = operation
         self._executor = executor
@@ -389,7 +389,7 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
         return end.tell()
 
 
-def register(app: Celery, operation: str, function: ItemFunction, executor: ItemExecutor) -> None:
+def register(app: Celery, operation: str, function: BoundItemFunction, executor: ItemExecutor) -> None:
     """Register an operation with a worker's application, which was created with it among its queues."""
     name = task_name(operation)
     if name in app.tasks:

@@ -33,13 +33,13 @@ from tasks.runs import CoordinateNextRunTask, CoordinateTask, StartRunTask
 from workers.consumer import fail_unknown_tasks
 
 ItemFunction = Callable[[Storages, Attempt], ItemResult]
+"""What a worker does for one item of an operation; it raises its failures."""
 
-
-OPERATIONS: Mapping[str, ItemFunction] = {
+ITEM_FUNCTIONS: Mapping[str, ItemFunction] = {
     name: getattr(importlib.import_module(f"tasks.{entry.module}"), name)
     for name, entry in catalog.OPERATIONS.items()
 }
-"""What a worker does for an item of each operation; a custom worker may have others."""
+"""The function of each operation; a custom worker may have others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class WorkerContext:
 def build_context(
     settings: Settings,
     worker: str,
-    operations: Mapping[str, ItemFunction] = OPERATIONS,
+    operations: Mapping[str, ItemFunction] = ITEM_FUNCTIONS,
 ) -> WorkerContext:
     """Create a worker's objects, which do not connect yet; `SettingsError` without a valid Redis URL."""
     app = make_app(settings, operations)

@@ -17,7 +17,6 @@ from celery.app.trace import setup_worker_optimizations
 from celery.worker import state
 
 from config.logging import configure_logging
-from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.backoff import jittered
 from stagefleet.errors import RedisConfigurationError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
@@ -26,9 +25,8 @@ from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import Settings, load_settings
-from stagefleet.storages.storages import Storages
 from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
-from workers.context import OPERATIONS, WorkerContext, build_context
+from workers.context import ITEM_FUNCTIONS, ItemFunction, WorkerContext, build_context
 from workers.health import BEAT_SECONDS, Heartbeat, make_name
 
 READY = b"r"
@@ -62,7 +60,7 @@ def serve(
     *,
     queues: Sequence[str] | None = None,
     concurrency: int | None = None,
-    operations: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = OPERATIONS,
+    operations: Mapping[str, ItemFunction] = ITEM_FUNCTIONS,
     ready_fd: int | None = None,
     parent_pipe: int | None = None,
 ) -> int:

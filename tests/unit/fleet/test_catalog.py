@@ -12,7 +12,7 @@ import pytest
 from stagefleet.fleet.requests import RunRequest
 from stagefleet.operations import catalog
 from stagefleet.runs.messages import QUEUES
-from workers.context import OPERATIONS
+from workers.context import ITEM_FUNCTIONS
 
 
 def test_every_entry_has_one_item_task_and_every_item_task_one_entry():
@@ -27,7 +27,7 @@ def test_every_entry_has_one_item_task_and_every_item_task_one_entry():
         and list(inspect.signature(value).parameters) == ["storages", "attempt"]
     ]
     assert sorted(catalog.OPERATIONS) == sorted(functions)
-    assert {name: OPERATIONS[name].__name__ for name in functions} == {name: name for name in functions}
+    assert {name: ITEM_FUNCTIONS[name].__name__ for name in functions} == {name: name for name in functions}
 
 
 @pytest.mark.parametrize("name", catalog.OPERATIONS)

@@ -18,7 +18,7 @@ import typer
 from stagefleet.cli.app import app
 from stagefleet.fleet.callbacks import RunArguments
 from stagefleet.runs.messages import task_name
-from workers.context import OPERATIONS
+from workers.context import ITEM_FUNCTIONS
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "seed-map.md"
@@ -170,7 +170,7 @@ def test_a_row_leads_somewhere(row):
     assert row.tests
     for name in row.python:
         resolve(name)
-    assert set() == set(row.tasks) - set(map(task_name, OPERATIONS))
+    assert set() == set(row.tasks) - set(map(task_name, ITEM_FUNCTIONS))
     for line in row.commands:
         find_command(line)
     for node_id in row.tests:

@@ -9,7 +9,7 @@ from celery.exceptions import Retry
 from redis import ResponseError
 
 from config.celery import make_app
-from stagefleet.attempt import Attempt, ItemFunction, ItemLeaseRenewer, ItemResult
+from stagefleet.attempt import Attempt, BoundItemFunction, ItemLeaseRenewer, ItemResult
 from stagefleet.errors import (
     DeletionDisabledError,
     ItemCancelledError,
@@ -49,7 +49,7 @@ class Fleet:
         self.ledger.start(submission)
         return submission.run_id
 
-    def deliver(self, operation: ItemFunction) -> None:
+    def deliver(self, operation: BoundItemFunction) -> None:
         message = self.ledger.broker.popleft()
         self.executor.execute(operation, message.run_id, message.index)
 
