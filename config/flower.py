@@ -37,7 +37,7 @@ from config.pages.observer import RunObserver, SharedReads
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis
-from stagefleet.registry.http.hosts import is_loopback
+from stagefleet.registry.http.origins import is_loopback
 from stagefleet.runs.messages import task_name
 from stagefleet.setting_types import FlowerSettings
 from stagefleet.settings import Settings, load_settings

@@ -17,7 +17,7 @@ from stagefleet.leases import NO_LEASE, ChildLease, Lease, current_lease, under_
 from stagefleet.names import Repository
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
-from stagefleet.registry.http.hosts import api_path, base_url, in_own_scheme, join_url, moved_to, origin_of
+from stagefleet.registry.http.origins import api_path, base_url, in_own_scheme, join_url, moved_to, origin_of
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings

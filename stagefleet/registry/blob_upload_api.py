@@ -27,7 +27,7 @@ from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.blob_stream import BlobStream, SourceError, UploadSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.hosts import api_path
+from stagefleet.registry.http.origins import api_path
 from stagefleet.registry.http.responses import check_stored
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import Retries

@@ -18,7 +18,7 @@ from stagefleet.registry.blob_upload_api import BlobUploadApi
 from stagefleet.registry.error_mapping import may_be_unknown
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.client import ApiRequest, read_content
-from stagefleet.registry.http.hosts import base_url
+from stagefleet.registry.http.origins import base_url
 from stagefleet.registry.tag_list import MalformedPageError, Page, PagingHabits, TagList, TagPage
 from stagefleet.settings import Settings
 

@@ -14,7 +14,7 @@ import requests
 
 from stagefleet import errors
 from stagefleet.redaction import redact, words_of
-from stagefleet.registry.http.hosts import advise_tls, is_refused_as_plain
+from stagefleet.registry.http.origins import advise_tls, is_refused_as_plain
 from stagefleet.registry.http.responses import read_all, retry_after_seconds
 from stagefleet.registry.http.waits import span_text
 

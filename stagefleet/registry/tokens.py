@@ -18,7 +18,7 @@ import requests
 from stagefleet.credentials import Login
 from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavailableError
 from stagefleet.redaction import remember_secret, words_of
-from stagefleet.registry.http.hosts import Origin, is_loopback, join_url, origin_of
+from stagefleet.registry.http.origins import Origin, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all, retry_after_seconds
 from stagefleet.registry.http.waits import span_text
 

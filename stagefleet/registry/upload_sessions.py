@@ -23,7 +23,7 @@ from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_reader import BlobApi
 from stagefleet.registry.http.client import ApiRequest
-from stagefleet.registry.http.hosts import base_url, join_url, origin_of
+from stagefleet.registry.http.origins import base_url, join_url, origin_of
 from stagefleet.registry.http.responses import check_stored, received_bytes
 from stagefleet.registry.http.transport import Body
 from stagefleet.settings import Settings

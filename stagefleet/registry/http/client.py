@@ -16,7 +16,7 @@ from stagefleet.backoff import jittered
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
 from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.error_mapping import PASSING, map_body_errors, map_error
-from stagefleet.registry.http.hosts import Origin, base_url, in_own_scheme, is_loopback, join_url, origin_of
+from stagefleet.registry.http.origins import Origin, base_url, in_own_scheme, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.registry.http.waits import HostPauses, Retries, RetryReporter, pause, span_text

@@ -23,7 +23,7 @@ import requests
 from urllib3 import exceptions
 
 from stagefleet.registry.http.adapter import CHUNK_BYTES, Connection, RegistryResponse, TlsConnection
-from stagefleet.registry.http.hosts import Origin, origin_of
+from stagefleet.registry.http.origins import Origin, origin_of
 from stagefleet.registry.http.waits import current_deadline
 
 _Connection = Connection | TlsConnection

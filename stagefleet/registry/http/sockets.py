@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from stagefleet.errors import SettingsError
-from stagefleet.registry.http.hosts import HUB_API, ip_address_of
+from stagefleet.registry.http.origins import HUB_API, ip_address_of
 from stagefleet.registry.http.waits import Deadline, current_deadline
 from stagefleet.settings import RegistrySettings
 

@@ -27,7 +27,7 @@ from stagefleet.leases import SLICE_SECONDS, current_lease
 from stagefleet.redaction import host_of, words_of
 from stagefleet.registry.http.adapter import Adapter
 from stagefleet.registry.http.connections import OriginConnections
-from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, proxies_of, settings_of
+from stagefleet.registry.http.origins import advise_plain_http, advise_tls, proxies_of, settings_of
 from stagefleet.registry.http.sockets import make_context
 from stagefleet.registry.http.waits import Deadline, bounding
 from stagefleet.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from stagefleet.cli.progress import ProgressBar, ProgressLines, RunReport, describe_failure, describe_run
-from stagefleet.registry.http.hosts import advise_tls
+from stagefleet.registry.http.origins import advise_tls
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
 
 

@@ -13,7 +13,7 @@ from stagefleet.errors import CredentialsError, ForbiddenError, RegistryError, S
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.http.hosts import Origin, join_url, origin_of
+from stagefleet.registry.http.origins import Origin, join_url, origin_of
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 from tests.unit.registry.scripted import RegistryResponse
 

@@ -5,7 +5,7 @@ from stagefleet.credentials import DockerConfig
 from stagefleet.manifests import digest_of
 from stagefleet.names import Repository
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.http.hosts import settings_of
+from stagefleet.registry.http.origins import settings_of
 from stagefleet.registry.http.transport import Transport
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 from tests.unit.registry.scripted import RegistryResponse

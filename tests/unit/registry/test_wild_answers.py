@@ -8,7 +8,7 @@ import json
 import pytest
 
 from stagefleet.errors import CredentialsError, ForbiddenError, NotFoundError, RegistryError
-from stagefleet.registry.http.hosts import in_own_scheme
+from stagefleet.registry.http.origins import in_own_scheme
 from tests.unit.registry.asking import ALL, BLOB, CONTENT, MANIFEST, fetch, put, tags
 from tests.unit.registry.scripted import RegistryResponse
 

@@ -13,7 +13,7 @@ import pytest
 from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryUnreachableError, SettingsError
 from stagefleet.names import Repository
-from stagefleet.registry.http import hosts, sockets
+from stagefleet.registry.http import origins, sockets
 from stagefleet.registry.http.sockets import make_context
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import RegistrySettings
@@ -220,7 +220,7 @@ def test_no_proxy_is_read_as_go_reads_it(monkeypatch, no_proxy, is_direct):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert is_direct == ("https" not in hosts.proxies_of("https://reg.lab.test:5000"))
+    assert is_direct == ("https" not in origins.proxies_of("https://reg.lab.test:5000"))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_no_proxy_knows_networks(monkeypatch, no_proxy, host, is_direct):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert is_direct == ("https" not in hosts.proxies_of(f"https://{host}"))
+    assert is_direct == ("https" not in origins.proxies_of(f"https://{host}"))
 
 
 def test_a_socks_proxy_is_named_and_not_taken_for_an_outage(monkeypatch, connect):
