@@ -10,8 +10,9 @@ from typing import Any
 import redis
 
 from stagefleet.errors import RedisConfigurationError
-from stagefleet.redis_client import PING, address_of, connect_redis, map_redis_errors
+from stagefleet.redis_client import address_of, connect_redis, map_redis_errors
 from stagefleet.redis_errors import code_of
+from stagefleet.redis_keys import PING
 
 MINIMUM_VERSION = (6, 2)
 """The minimum Redis version, or version that Valkey is compatible with: kombu needs `ZADD ... GT`, the caches

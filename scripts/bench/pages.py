@@ -13,7 +13,8 @@ import requests
 from config.pages.observer import FRESH_SECONDS
 from scripts.bench.figures import Figures, median_of, seconds_of
 from stagefleet import Settings
-from stagefleet.redis_client import RUNS, connect_redis
+from stagefleet.redis_client import connect_redis
+from stagefleet.redis_keys import RUNS
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from tests.services import Program, RedisServer, clean_environment, stagefleet_command

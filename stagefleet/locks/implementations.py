@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stagefleet import redis_client
+from stagefleet import redis_client, redis_keys
 from stagefleet.locks.manager import HeldLock, LockHolder, LockInfo, LockManager
 from stagefleet.settings import LockSettings, Settings
 
@@ -64,7 +64,7 @@ class RedisLocks(LockManager):
             with redis_client.map_redis_errors(self._redis):
                 if subscription is None:
                     subscription = self._redis.pubsub(ignore_subscribe_messages=True)
-                    subscription.subscribe(redis_client.LOCK_WAKE.of(self._prefix, ticket))
+                    subscription.subscribe(redis_keys.LOCK_WAKE.of(self._prefix, ticket))
                     return  # the next attempt sees changes from before the subscription
                 subscription.get_message(timeout=seconds)
 

@@ -22,7 +22,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.names import HOST_PREFIXES
 from stagefleet.operations.catalog import OPERATIONS, find_operation
 from stagefleet.redaction import quoted
-from stagefleet.redis_client import QUEUE
+from stagefleet.redis_keys import QUEUE
 from stagefleet.runs.models import Run, RunSpec, RunState, WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
 from stagefleet.traces import Fact, record_span

@@ -14,7 +14,7 @@ from dataclasses import astuple
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from stagefleet import errors, redis_client
+from stagefleet import errors, redis_client, redis_keys
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
 from stagefleet.runs import ledger, models
@@ -52,7 +52,7 @@ class RedisLedger(RedisRuns):
 
     def run_under(self, key: str) -> str | None:
         with redis_client.map_redis_errors(self._redis):
-            run = self._redis.get(redis_client.RUN_OF_KEY.of(self._prefix, key))
+            run = self._redis.get(redis_keys.RUN_OF_KEY.of(self._prefix, key))
         return None if run is None else str(run, "ascii")
 
     def open(
@@ -170,7 +170,7 @@ class RedisLedger(RedisRuns):
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
             with redis_client.map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(redis_client.RUN_ITEMS.of(self._prefix, run_id), list(map(str, indexes)))
+                pipe.hmget(redis_keys.RUN_ITEMS.of(self._prefix, run_id), list(map(str, indexes)))
                 pipe.exists(
                     self._key(run_id)
                 )  # last, as they expire together: an expired run's items prove nothing
@@ -336,7 +336,7 @@ class RedisHeartbeatLedger:
     def workers(self, queue: str | None = None) -> list[models.WorkerInfo]:
         with redis_client.map_redis_errors(self._redis):
             pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(redis_client.WORKERS.of(self._prefix))
+            pipe.hgetall(redis_keys.WORKERS.of(self._prefix))
             pipe.time()
             entries, (seconds, micros) = pipe.execute()
         now_ms = seconds * 1000 + micros / 1000 + self._scripts.clock_offset_ms
@@ -348,7 +348,7 @@ class RedisHeartbeatLedger:
 
     def ping(self) -> None:
         with redis_client.map_redis_errors(self._redis):
-            self._redis.set(redis_client.PING.of(self._prefix), b"", px=_PING_MS)
+            self._redis.set(redis_keys.PING.of(self._prefix), b"", px=_PING_MS)
 
 
 def worker_of(name: bytes, entry: bytes, now_ms: float) -> models.WorkerInfo | None:

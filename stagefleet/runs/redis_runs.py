@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stagefleet import errors, redis_client
+from stagefleet import errors, redis_client, redis_keys
 from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import cannot_pause, no_run
 from stagefleet.runs.messages import log_run_finished
@@ -61,7 +61,7 @@ class RedisRuns:
         return found[0]
 
     def runs(self, *, beginning: str = "") -> Iterator[Run]:
-        name = redis_client.RUNS.of(self._prefix)
+        name = redis_keys.RUNS.of(self._prefix)
         with redis_client.map_redis_errors(self._redis):
             listed = self._ids_beginning(name, beginning)
         for first in range(0, len(listed), _RUNS_A_CALL):
@@ -83,7 +83,7 @@ class RedisRuns:
         return [run.decode() for run in sorted(begun, key=begun.__getitem__, reverse=True)]
 
     def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
-        stream = redis_client.RUN_OUTCOMES.of(self._prefix, run_id)
+        stream = redis_keys.RUN_OUTCOMES.of(self._prefix, run_id)
         block = redis_client.milliseconds(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
         with redis_client.map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
             # Entries after a position are complete only if the position itself still exists.
@@ -153,10 +153,8 @@ class RedisRuns:
     def sweep(self) -> int:
         """Repair all live runs; log a run that cannot be swept once, and sweep the others."""
         with redis_client.map_redis_errors(self._redis):
-            live = [
-                run.decode() for run in self._redis.zrange(redis_client.LIVE_RUNS.of(self._prefix), 0, -1)
-            ]
-            swept_ms = int(self._redis.get(redis_client.SWEPT.of(self._prefix)) or 0)
+            live = [run.decode() for run in self._redis.zrange(redis_keys.LIVE_RUNS.of(self._prefix), 0, -1)]
+            swept_ms = int(self._redis.get(redis_keys.SWEPT.of(self._prefix)) or 0)
         mended: int = sum(self._sweep_run(run, swept_ms) for run in live)
         # Last, as it records the end of this sweep: after an interrupted sweep the gap shows.
         touched, *failures = self.scripts.call(
@@ -205,4 +203,4 @@ class RedisRuns:
         return f"{self._client}.{next(self._calls)}"
 
     def _key(self, run_id: str) -> str:
-        return redis_client.RUN.of(self._prefix, run_id)
+        return redis_keys.RUN.of(self._prefix, run_id)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from stagefleet import redis_client
+from stagefleet import redis_client, redis_keys
 from stagefleet.errors import StagefleetError
 from stagefleet.logs import EventLogger
 from stagefleet.names import StageId
@@ -34,7 +34,7 @@ class BestEffortStore:
 
     _what: ClassVar[str]
     """Name of the data, for the warning."""
-    _keys: ClassVar[redis_client.RedisKey]
+    _keys: ClassVar[redis_keys.RedisKey]
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
         self.scripts = redis_client.RedisScripts(client, "stagefleet.shared_state", prefix=prefix)
@@ -127,7 +127,7 @@ class LastUsed(ABC):
 class RedisLastUsed(BestEffortStore, LastUsed):
     """The records of a fleet: a sorted set per host, by the server's clock."""
 
-    _what, _keys = "last_used", redis_client.LAST_USED
+    _what, _keys = "last_used", redis_keys.LAST_USED
 
     def note(self, host: str, image: str) -> None:
         settings = self._settings
@@ -220,10 +220,10 @@ class TagLists(ABC):
 class RedisTagLists(BestEffortStore, TagLists):
     """The cache of a fleet: a hash per storage, with packed ids grouped by their first byte."""
 
-    _what, _keys = "tag_lists", redis_client.TAG_LIST
+    _what, _keys = "tag_lists", redis_keys.TAG_LIST
 
     def remember(self, storage: str, listed: StageIdList) -> None:
-        key, index = self._key(storage), redis_client.TAG_LISTS.of(self._prefix)
+        key, index = self._key(storage), redis_keys.TAG_LISTS.of(self._prefix)
         lifetime_ms = redis_client.milliseconds(self._settings.list_lifetime_seconds)
         with self._calls(), self._redis.pipeline(transaction=True) as pipe:
             pipe.unlink(key)

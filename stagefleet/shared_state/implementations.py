@@ -8,7 +8,7 @@ from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from stagefleet import redis_client
+from stagefleet import redis_client, redis_keys
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository
 from stagefleet.shared_state import base
@@ -112,7 +112,7 @@ class RedisSharedState(base.SharedState):
         return found
 
     def _key(self, namespace: str) -> str:
-        return redis_client.SHARED_STATE.of(self._prefix, namespace)
+        return redis_keys.SHARED_STATE.of(self._prefix, namespace)
 
     def _peek(self, namespace: str, key: str) -> bytes | None:
         payload: bytes | None = self.scripts.call("peek", namespace, _value_field(key))

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from stagefleet.bounds import compress_json, decompress_json
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.redis_client import DESCRIPTIONS, REJECTIONS, DeferredCall, LastStep, milliseconds, put_off
+from stagefleet.redis_client import DeferredCall, LastStep, milliseconds, put_off
+from stagefleet.redis_keys import DESCRIPTIONS, REJECTIONS
 from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore, MemoryTagLists, RedisTagLists, TagLists
 from stagefleet.stage_lists import pack_id

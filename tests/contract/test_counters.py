@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.redis_client import COUNTERS
+from stagefleet.redis_keys import COUNTERS
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo
 from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker, outcome_of
 

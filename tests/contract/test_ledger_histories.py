@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from stagefleet.errors import LeaseLostError, RunNotFoundError, UsageError
-from stagefleet.redis_client import COUNTERS
+from stagefleet.redis_keys import COUNTERS
 from stagefleet.runs.ledger import Claim
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState, Submission
 from stagefleet.testing import Message

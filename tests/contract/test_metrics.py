@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stagefleet.redis_client import COUNTERS
+from stagefleet.redis_keys import COUNTERS
 from stagefleet.runs.metrics import METRICS
 from stagefleet.runs.metrics_reader import MOST_RUNS, RUNS_A_CALL, FleetMetrics, unreachable_metrics
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, WorkerInfo

@@ -10,7 +10,8 @@ import stagefleet
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import RedisLocks
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.redis_client import KEYS, RUN_ITEMS, RedisKey, connect_redis
+from stagefleet.redis_client import connect_redis
+from stagefleet.redis_keys import KEYS, RUN_ITEMS, RedisKey
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings

@@ -13,7 +13,7 @@ import yaml
 
 from scripts.docs_site import metrics_table
 from stagefleet import errors
-from stagefleet.redis_client import COUNTERS, KEYS
+from stagefleet.redis_keys import COUNTERS, KEYS
 from stagefleet.runs.metrics import METRICS
 
 ROOT = Path(__file__).parents[3]
