@@ -35,7 +35,7 @@ from stagefleet.runs.messages import facts_of_span, problem_of_item, queue_of, s
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.traces import Facts, Span, note, span
-from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
+from tasks.flower_view import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 
 _RUNS_KEPT = 64
 _NOTHING = AttemptEnd(EndKind.NOTHING)

@@ -16,7 +16,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.messages import COORDINATE_NEXT_RUN, problem_of_run, start_run_message, task_name
-from tasks.states import MaskedRequest, shown_arguments
+from tasks.flower_view import MaskedRequest, shown_arguments
 
 _log = EventLogger(__name__)
 

@@ -20,8 +20,8 @@ from stagefleet.shared_state.base import UploadDecision
 from stagefleet.shared_state.implementations import RedisSharedState
 from stagefleet.shared_state.remembered_stages import RedisDescriptions, RememberedStages
 from stagefleet.stage_lists import StageIdList
+from tasks.flower_view import AttemptEnd, EndKind
 from tasks.item import ItemExecutor
-from tasks.states import AttemptEnd, EndKind
 from tests.contract.ledgers import LedgerHarness, RedisBroker, outcome_of
 from tests.contract.test_descriptions import description_of
 

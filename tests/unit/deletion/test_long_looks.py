@@ -14,8 +14,8 @@ from stagefleet.runs.models import RunSpec, RunState, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
 from tasks.delete import delete_stage
+from tasks.flower_view import EndKind
 from tasks.item import ItemExecutor
-from tasks.states import EndKind
 
 TAGS = 40
 

@@ -10,8 +10,8 @@ from config.celery import make_app
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
+from tasks.flower_view import shown_arguments
 from tasks.runs import StartRunTask
-from tasks.states import shown_arguments
 from workers.consumer import BatchedEventsConsumer
 
 PLANTED = "planted-secret"

@@ -1,4 +1,7 @@
-"""Celery states for the end of an attempt, for Flower; the ledger holds the truth."""
+"""Flower's view of tasks: Celery's state for the end of an attempt, arguments without secrets, reasons.
+
+The ledger holds the truth.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class AttemptEnd:
                 raise Ignore
 
 
-# Flower's view of tasks: arguments without secrets, and reasons without tracebacks.
+# Arguments without secrets, and reasons without tracebacks.
 
 _MOST_ENTRIES = 3
 
