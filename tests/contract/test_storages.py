@@ -5,31 +5,58 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
+from stagefleet.credentials import DockerConfig
+from stagefleet.engine import Engine
+from stagefleet.engine_address import EngineAddress
 from stagefleet.errors import StageNotFoundError, UsageError
-from stagefleet.names import EngineProject, LayoutPath, StageId
+from stagefleet.locks import MemoryLocks
+from stagefleet.names import EngineProject, LayoutPath, Repository, StageId
 from stagefleet.records.ids import RecordKind
 from stagefleet.records.models import ImportMetadata
+from stagefleet.registry.client import RegistryClient
+from stagefleet.settings import EngineSettings, Settings
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.storages.base import Storage, WriteResult
 from stagefleet.storages.docker_engine import EngineHost
 from stagefleet.storages.transfer import transfer
-from tests.integration.engine.conftest import LABELS, PROJECT
-from tests.services import stage_id_of
+from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.stage_tasks import make_storages
 
+PROJECT = "app"
+LABELS = {"werf": PROJECT}
+BASE = archive_of({"base": b"what all stages share" * 100})
 ONE, OTHER = StageId.parse(stage_id_of("one")), StageId.parse(stage_id_of("other"))
 IMPORT = ImportMetadata("0f" * 32, str(ONE), "sum")
 
 
 @pytest.fixture
-def storages(client, connection, locks):
-    return make_storages(client, locks=locks, host=EngineHost(connection, "here", locks))
+def storages(request, kind, tmp_path, cleanup):
+    locks, logins = MemoryLocks(), DockerConfig(tmp_path / "config.json")
+    client, host = RegistryClient(Settings(), config=logins), None
+    cleanup.callback(locks.close)
+    cleanup.callback(client.close)
+    if kind == "engine":
+        address = EngineAddress(request.getfixturevalue("engine").url)
+        connection = Engine(address, EngineSettings(timeout_seconds=10), config=logins)
+        cleanup.callback(connection.close)
+        host = EngineHost(connection, "here", locks)
+    return make_storages(client, locks=locks, host=host)
+
+
+@pytest.fixture
+def repository(registry):
+    return Repository.parse(f"{registry.host}/stages/app")
 
 
 @pytest.fixture(params=["repository", "engine", "layout"])
-def address(request, repository, tmp_path):
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def address(request, kind, tmp_path):
     others = {"engine": EngineProject(PROJECT), "layout": LayoutPath.parse(str(tmp_path / "layout"))}
-    return others.get(request.param, repository)
+    return others.get(kind) or request.getfixturevalue("repository")
 
 
 @pytest.fixture
@@ -38,17 +65,22 @@ def storage(storages, address):
 
 
 @pytest.fixture
-def put(address, engine, push, storages, repository):
+def put(request, address, storages):
     """Puts a stage into the storage."""
 
     def put(seed):
+        stage_id = stage_id_of(seed)
         if address.is_engine:
-            engine.import_image(f"{PROJECT}:{stage_id_of(seed)}", labels=LABELS, content=seed.encode())
-        else:
-            push(seed)
+            engine = request.getfixturevalue("engine")
+            engine.import_image(f"{PROJECT}:{stage_id}", labels=LABELS, content=seed.encode())
+            return
+        repository = request.getfixturevalue("repository")
+        with ImageMaker(request.getfixturevalue("registry")) as maker:
+            maker.push_image(
+                repository.path, stage_id, labels=LABELS, layers=[archive_of({"own": seed.encode()})]
+            )
         if address.is_layout:
-            stage_id = StageId.parse(stage_id_of(seed))
-            transfer(storages, repository, address, stage_id, Attempt("r", str(stage_id)))
+            transfer(storages, repository, address, StageId.parse(stage_id), Attempt("r", stage_id))
 
     return put
 
