@@ -11,6 +11,7 @@ import codecs
 import json
 import os
 import re
+import selectors
 import signal
 import stat
 import subprocess
@@ -34,6 +35,7 @@ from stagefleet.redaction import quoted, remember_secret
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OUR_PREFIX = "STAGEFLEET_"
 """Prefix of our own environment variables, secrets among them, which a helper does not get."""
+_ANSWER_BYTES = 1024 * 1024
 _NOT_FOUND = b"credentials not found"  # all helpers' message starts so, with exit code 1
 
 
@@ -90,6 +92,11 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
     with process:
         try:
             output = _answer(process, address, timeout_seconds)
+            if len(output) > _ANSWER_BYTES:
+                raise HelperError(
+                    f"the credential helper {program} prints more than {_ANSWER_BYTES:,} bytes, which is no "
+                    f"login; to see what, run: echo {address} | {program} get | head"
+                )
         except TimeoutError:
             raise HelperError(
                 f"the credential helper {program} did not answer in {timeout_seconds:g} s"
@@ -102,15 +109,32 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
 
 
 def _answer(process: subprocess.Popen[bytes], address: str, timeout_seconds: float) -> bytes:
-    """Return the helper's output; wait for it under this thread's lease."""
+    """Return the helper's output when it has ended, or as soon as it is more than an answer may be."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError), process.stdin as question:
+        question.write(address.encode())  # every pipe has room for an address: nobody is waited for
+    waits, output = _waits(timeout_seconds), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while len(output) <= _ANSWER_BYTES:
+            if selector.select(next(waits)):
+                piece = os.read(process.stdout.fileno(), _ANSWER_BYTES)
+                if not piece:
+                    break
+                output += piece
+    while len(output) <= _ANSWER_BYTES and process.returncode is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(next(waits))
+    return output
+
+
+def _waits(timeout_seconds: float) -> Iterator[float]:
+    """Yield the seconds of short waits under this thread's lease, and raise `TimeoutError` at the end."""
     lease, ends_at = current_lease(), time.monotonic() + timeout_seconds
-    question: bytes | None = address.encode()
     while (left := ends_at - time.monotonic()) > 0:
-        try:
-            return process.communicate(question, timeout=min(left, SLICE_SECONDS))[0]
-        except subprocess.TimeoutExpired:
-            lease.check()
-            question = None  # the first call has sent it
+        lease.check()
+        yield min(left, SLICE_SECONDS)
     raise TimeoutError
 
 

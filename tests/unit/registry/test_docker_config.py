@@ -304,6 +304,17 @@ class TestHelpers:
             assert selector.select(timeout=10)
             assert b"" == pipe.read(1)
 
+    def test_a_helper_that_prints_without_end_is_not_heard_out(self, write: Write, install: Install):
+        install("endless", "head -c 3000000 /dev/zero; sleep 600")
+
+        with pytest.raises(CredentialsError, match="docker-credential-endless prints more than 1,048,576"):
+            write({"credsStore": "endless"}).login("reg.example")
+
+    def test_a_long_answer_of_a_helper_is_read_to_its_end(self, write: Write, install: Install):
+        install("long", answering("ann", SECRET * 20_000))
+
+        assert Login("ann", SECRET * 20_000) == write({"credsStore": "long"}).login("reg.example")
+
     def test_a_helper_that_reads_nothing_does_no_harm(self, write: Write, tmp_path: Path, install: Install):
         install("deaf", "")
         (tmp_path / "docker-credential-deaf").write_text(f"#!/bin/sh\n{answering('ann', SECRET)}\n")
