@@ -207,9 +207,8 @@ class StageImages:
             return False
         if platform is None and not self._stage_id.is_multiplatform:
             return True
-        said = {key.lower(): image.get(key) for key in ("Os", "Architecture", "Variant")}
         own = self._engine.platform
-        return (Platform.of(said) or own) == (own if platform is None else platform.normal)
+        return (platform_of(image) or own) == (own if platform is None else platform.normal)
 
     def all(self) -> dict[str, str]:
         """Return the image ids of the stage, by name."""
@@ -223,6 +222,11 @@ class StageImages:
 
     def _tag_of(self, normal: Platform) -> str:
         return ".".join((str(self._stage_id), *str(normal).split("/")))
+
+
+def platform_of(image: Mapping[str, Any]) -> Platform | None:
+    """Return the platform that an engine tells of an image, in normal form; None if it tells none."""
+    return Platform.of({key.lower(): image.get(key) for key in ("Os", "Architecture", "Variant")})
 
 
 def _is_bare_index(image: Mapping[str, Any]) -> bool:

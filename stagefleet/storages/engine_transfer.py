@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from stagefleet import errors
 from stagefleet.attempt import ItemResult
-from stagefleet.images import ImageInfo
+from stagefleet.bounds import join_first
+from stagefleet.images import ImageInfo, Platform
 from stagefleet.leases import Lease
 from stagefleet.names import StageId
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.storages.docker_engine import EngineStorage, StageImages
+from stagefleet.storages.docker_engine import EngineStorage, StageImages, platform_of
 from stagefleet.storages.repository import RegistryStorage
+
+_TOLD_PLATFORMS = 10
 
 
 def into_engine(
@@ -59,12 +62,13 @@ def _refuse_other_project(info: ImageInfo, destination: EngineStorage) -> None:
 def from_engine(
     source: EngineStorage, destination: RegistryStorage, stage_id: StageId, lease: Lease, *, verify: bool
 ) -> ItemResult:
-    """Push a stage under the destination's name."""
+    """Push a stage under the destination's name, unless other platforms would be lost there."""
     source.read(stage_id)  # raises if it is not there
     engine, address = source.engine, destination.address
     source.host.note_use(source.name_of(stage_id))
     if verify and engine.image_ids(source.name_of(stage_id)) & _image_ids(destination, stage_id):
         return ItemResult(skipped=True)
+    _refuse_loss(source, destination, stage_id)
     name = str(address.tagged(str(stage_id)))
     is_new = engine.find(name) is None
     engine.tag(source.name_of(stage_id), str(address), str(stage_id))
@@ -76,6 +80,28 @@ def from_engine(
             source.host.drop(name)
     destination.registries.remembered.add(address, stage_id)  # its tag may have been another image's
     return ItemResult(destination.read(stage_id).as_json(), bytes=moved)
+
+
+def _refuse_loss(source: EngineStorage, destination: RegistryStorage, stage_id: StageId) -> None:
+    """Raise if the tag names an index with other platforms: a push would put one image in its place."""
+    try:
+        manifest = destination.fetch_manifest(stage_id)
+    except (errors.StageNotFoundError, errors.ContentError):
+        return  # a push repairs a damaged stage
+    except errors.RegistryUnavailableError:
+        if stage_id.is_multiplatform:
+            raise
+        return
+    there = {Platform.of(member.platform or {}) for member in manifest.members}
+    own = platform_of(source.engine.find(source.name_of(stage_id)) or {}) or source.engine.platform
+    others = sorted(str(platform) for platform in there - {None, own})
+    if others:
+        address = destination.address
+        raise errors.UsageError(
+            f"{address}:{stage_id} is an index for {join_first(others, _TOLD_PLATFORMS)}, too, and a push of "
+            f"the engine's image would replace it: copy to another repository, or run stagefleet delete "
+            f"{address} {stage_id} first"
+        )
 
 
 def _image_ids(storage: RegistryStorage, stage_id: StageId) -> set[str]:

@@ -152,13 +152,15 @@ class FakeRegistries(MemoryRegistries):
             self.push_index(repository, name, [*(member.digest for member in known), digest])
         return digest
 
-    def push_index(self, repository, tag, members, *, blobs=()):
+    def push_index(self, repository, tag, members, *, blobs=(), platforms=()):
         """An index of manifests that are there, and of blobs: content and media type of each."""
         stored = self.stored(repository)
         entries = [
             {"mediaType": m.media_type, "size": m.size, "digest": str(m.digest)}
             for m in (stored.manifests[digest] for digest in members)
         ]
+        for member, platform in zip(entries, platforms, strict=False):
+            member["platform"] = platform
         stored.blobs.update({digest_of(blob): blob for blob, _ in blobs})
         entries += [entry(blob, media_type) for blob, media_type in blobs]
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
