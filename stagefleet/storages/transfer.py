@@ -17,6 +17,7 @@ from stagefleet.names import Digest, Reference, StageId, StorageAddress
 from stagefleet.oci_layout.directory import LayoutDirectory
 from stagefleet.redaction import host_of
 from stagefleet.redis_client import LastStep
+from stagefleet.registry.http.waits import pause
 from stagefleet.storages.base import ManifestStorage, StageReader, requiring_blob
 from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage
@@ -82,6 +83,10 @@ def transfer(
 
 _HEALS = 2
 """Most repetitions of a refused manifest, its blobs sent again."""
+SETTLE_SECONDS = 3.0
+"""Time for blobs and members to become visible, before a manifest that is called invalid is put again."""
+_INVALID = "MANIFEST_INVALID"
+_INVALID_STATUSES = frozenset({400, 404})
 _CONNECTIONS = 2
 """Connections to either registry that are ready when the requests that need them are."""
 
@@ -158,14 +163,25 @@ class StageCopy:
             info, heal = self._send_blobs(manifest, target, attempt, last_step)
         for _ in range(_HEALS):
             try:
-                self._client.put_manifest(target, manifest, lease=attempt.lease)
+                self._put(manifest, target, attempt.lease)
                 break
             except errors.ManifestRefusedError as error:
                 self._refuse_foreign(manifest, target, error)
                 self._sent_bytes.append(heal(error.missing))
         else:
-            self._client.put_manifest(target, manifest, lease=attempt.lease)
+            self._put(manifest, target, attempt.lease)
         return info
+
+    def _put(self, manifest: Manifest, target: Reference, lease: Lease) -> None:
+        """Push a manifest; once more if it is called invalid: what it names may not be visible yet."""
+        try:
+            self._client.put_manifest(target, manifest, lease=lease)
+        except errors.RegistryError as error:
+            is_known = isinstance(error, errors.ManifestRefusedError)  # it says what is missing
+            if is_known or error.status not in _INVALID_STATUSES or _INVALID not in error.codes:
+                raise
+            pause(SETTLE_SECONDS, lease, target.repository.host, f"before {target} is put again")
+            self._client.put_manifest(target, manifest, lease=lease)
 
     def _is_sent(self, blob: Descriptor) -> bool:
         return self._foreign_layers or blob.is_distributable

@@ -22,6 +22,7 @@ from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.shared_state.implementations import MemorySharedState
+from stagefleet.storages import transfer
 from stagefleet.testing.memory_registries import MemoryRegistries
 from stagefleet.threads import RequestThreads
 from tests.stage_tasks import StageTasks
@@ -315,7 +316,11 @@ def fakes():
 
 @pytest.fixture(autouse=True)
 def _short_looks(monkeypatch):
-    """The two looks at a probe follow each other at once, and what is found of one was left."""
+    """The two looks at a probe follow each other at once, and what is found of one was left.
+
+    A manifest that is called invalid is put again at once.
+    """
+    monkeypatch.setattr(transfer, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(deletion_probe, "SECOND_LOOK_SECONDS", 0)
     monkeypatch.setattr(deletion_probe, "UNDER_WAY_SECONDS", 0)
 

@@ -12,6 +12,8 @@ from stagefleet.errors import (
     ItemCancelledError,
     LeaseLostError,
     ManifestRefusedError,
+    NotFoundError,
+    RegistryError,
     RegistryUnavailableError,
     StageNotFoundError,
     UnsupportedManifestError,
@@ -238,6 +240,47 @@ def test_a_registry_that_refuses_for_ever_is_tried_a_bounded_number_of_times(fak
     with pytest.raises(ManifestRefusedError):
         fakes.copy(stage_id)
     assert 3 == len(tries)
+
+
+@pytest.fixture
+def refuse_puts(fakes, monkeypatch):
+    """Refuses the first PUTs of manifests with an error; returns the references of all."""
+
+    def refuse(error, *, times):
+        put, asked = fakes.registries.put_manifest, []
+
+        def put_manifest(reference, manifest, **options):
+            asked.append(reference)
+            if len(asked) <= times:
+                raise error
+            put(reference, manifest, **options)
+
+        monkeypatch.setattr(fakes.registries, "put_manifest", put_manifest)
+        return asked
+
+    return refuse
+
+
+@pytest.mark.parametrize(("error", "status"), [(RegistryError, 400), (NotFoundError, 404)])
+def test_a_manifest_that_is_called_invalid_is_put_once_more(fakes, refuse_puts, error, status):
+    """Registries check what a manifest names where a blob that they took may not be visible yet."""
+    stage_id, digest = push(fakes)
+    asked = refuse_puts(error("invalid", status=status, codes=("MANIFEST_INVALID",)), times=1)
+    fakes.copy(stage_id)
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+    assert 2 == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "puts"),
+    [(400, "MANIFEST_INVALID", 2), (415, "MANIFEST_INVALID", 1), (400, "TAG_INVALID", 1)],
+)
+def test_a_manifest_that_stays_invalid_is_told_so(fakes, refuse_puts, status, code, puts):
+    stage_id, _ = push(fakes)
+    asked = refuse_puts(RegistryError("invalid", status=status, codes=(code,)), times=10)
+    with pytest.raises(RegistryError, match="invalid"):
+        fakes.copy(stage_id)
+    assert puts == len(asked)
 
 
 def test_a_member_that_vanished_meanwhile_is_put_again(fakes):
