@@ -10,8 +10,8 @@ from threading import Condition
 
 from stagefleet.errors import StagefleetError
 from stagefleet.leases import SLICE_SECONDS, ChildLease, Lease, under_lease
-from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.registry.verified_source import BlobSource
 from stagefleet.threads import RequestThreads
 
 AHEAD_BYTES = 2 * CHUNK_BYTES
