@@ -14,7 +14,7 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api
-from stagefleet.registry.error_mapping import may_be_unknown
+from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, check_length, refuse_page
@@ -26,6 +26,8 @@ _UNSATISFIABLE = 416
 _NO_PART = -1
 _BLOB_BYTES = 8 * 1024 * 1024
 _MOST_BREAKS = 6
+_BEGIN_BYTES = 4 * 1024
+"""Bytes at the beginning that are kept: what is not the blob may be a document of errors."""
 _STEADY_BYTES = 1024 * 1024
 """Bytes between two interruptions after which the first no longer counts."""
 
@@ -56,6 +58,7 @@ class BlobReader(VerifiedSource):
         self._seconds = seconds
         self._began_at = time.monotonic()
         self._offset = 0
+        self._begin = b""
         self._breaks = self._ends = 0
         self._broke_at = 0
         self._known_bytes, self._part_end = 0, _NO_PART
@@ -84,6 +87,8 @@ class BlobReader(VerifiedSource):
         while size and not piece:
             self._lease.check()
             piece = self._piece(min(size, left))
+        if self._offset == len(self._begin) < _BEGIN_BYTES:
+            self._begin += piece[:_BEGIN_BYTES]
         self._offset += len(piece)
         self._hash.update(piece)
         if self._offset == self._descriptor.size:
@@ -144,7 +149,11 @@ class BlobReader(VerifiedSource):
                     f"the source of {self._descriptor.digest} sent another range than asked for"
                 )
             self._part_end = part.end
-        check_length(response, self._descriptor.size, self._descriptor.digest)
+        try:
+            check_length(response, self._descriptor.size, self._descriptor.digest)
+        except errors.DigestMismatchError:
+            self._refuse_errors(response)
+            raise
 
     def _broke_off(self, error: errors.StagefleetError | None) -> None:
         """Count an interruption: a premature end, or, with `error`, a broken connection.
@@ -152,6 +161,8 @@ class BlobReader(VerifiedSource):
         A registry that lost a blob's content still lists the blob: distribution 2.8 answers 200 with the full
         Content-Length, and closes the connection where the content ends, each time.
         """
+        if error is None and self._response is not None:
+            self._refuse_errors(self._response)
         self.close()
         if self._offset - self._broke_at >= _STEADY_BYTES:
             self._breaks = 0
@@ -182,11 +193,17 @@ class BlobReader(VerifiedSource):
         if not self._first and found != self._descriptor.digest.hex:
             if self._response is not None:
                 refuse_page(self._response, f"blob {self._descriptor.digest}")
+                self._refuse_errors(self._response)
             self.close()
             raise errors.DigestMismatchError(
                 f"the source sent other content for {self._descriptor.digest}: {found}",
                 found=f"{self._descriptor.digest.algorithm}:{found}",
             )
+
+    def _refuse_errors(self, response: requests.Response) -> None:
+        """Raise if what came is a document of errors: it proves nothing about the blob."""
+        if self._offset == len(self._begin):
+            refuse_errors(response, f"blob {self._descriptor.digest}", self._begin)
 
     def _finished(self) -> bytes:
         if self._incoming is None and self._descriptor.size == 0:
@@ -277,7 +294,7 @@ class BlobApi(Api):
         """
         url, lease = self._url(repository, f"blobs/{descriptor.digest}"), current_lease(lease)
         hashed = hashlib.new(descriptor.digest.algorithm)
-        left = descriptor.size + 1  # a longer body is wrong anyway
+        left, begin = descriptor.size + 1, b""  # a longer body is wrong anyway
         subject = f"blob {descriptor.digest} of {repository}"
         with self._http_client.open(self._request("GET", repository, url, subject, lease=lease)) as response:
             incoming = ResponseBody(response)
@@ -285,10 +302,13 @@ class BlobApi(Api):
                 lease.check()
                 hashed.update(piece)
                 left -= len(piece)
+                begin += piece if len(begin) < _BEGIN_BYTES else b""
             is_whole = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
-        found = Digest(descriptor.digest.algorithm, hashed.hexdigest())
-        if found != descriptor.digest:
-            refuse_page(response, subject)
+            found = Digest(descriptor.digest.algorithm, hashed.hexdigest())
+            if found != descriptor.digest:
+                refuse_page(response, subject)
+                if len(begin) < _BEGIN_BYTES:  # else it is not all that was read
+                    refuse_errors(response, subject, begin)
         if left > 1 and not is_whole:
             raise errors.TruncatedError(
                 f"{repository.host} sent {descriptor.size + 1 - left} of {descriptor.size} bytes of "

@@ -15,7 +15,7 @@ from stagefleet.manifests import ACCEPTED, MANIFEST_BYTES, OCI_INDEX, Descriptor
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
-from stagefleet.registry.error_mapping import may_be_unknown
+from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.origins import base_url
@@ -269,10 +269,12 @@ class RegistryClient(BlobUploadApi):
 
 
 def _read_manifest(request: ApiRequest, response: requests.Response) -> tuple[requests.Response, bytes]:
-    """Read a manifest's bytes; those of a page of HTML are none."""
+    """Read a manifest's bytes; those of a page of HTML, or of errors, are none."""
     raw = read_content(response, request, MANIFEST_BYTES)
     if raw[:1] != b"{":
         responses.refuse_page(response, request.subject)
+    if b'"errors"' in raw:
+        refuse_errors(response, request.subject, raw)
     return response, raw
 
 

@@ -6,7 +6,8 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +28,7 @@ PASSING = frozenset({408, 425})
 """4xx that pass: a time-out of a proxy, and one that takes no early data (RFC 9110, 15.5.9; RFC 8470)."""
 _OUR_QUERY = frozenset({"digest", "from", "last", "mount", "n"})
 """Query parameters that we set. All others belong to the registry: a signature, or an upload's state."""
+_LIMITED = "TOOMANYREQUESTS"
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
@@ -120,6 +122,37 @@ def map_error(
     return errors.RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
 
 
+def refuse_errors(response: requests.Response, subject: str, begin: bytes = b"") -> None:
+    """Raise if a response of status 200 holds errors, and not `subject`: it proves nothing about that.
+
+    Some gateways answer so. Call it for what is not the expected content; `begin` is what was read of it.
+
+    Raises:
+        RateLimitedError: The errors say so.
+        RegistryUnavailableError: They say anything else.
+    """
+    body = begin
+    if begin and not begin.lstrip().startswith(b"{"):
+        return
+    with suppress(errors.StagefleetError):
+        body += read_all(response, _ERROR_BYTES) or b""
+    document = _document_of(body)
+    if document is None or "schemaVersion" in document:
+        return
+    told = _parse_errors(document, response)
+    if not told.codes:
+        return
+    response.close()
+    kind = errors.RateLimitedError if _LIMITED in told.codes else errors.RegistryUnavailableError
+    said = " ".join(filter(None, [", ".join(told.codes), told.text]))
+    raise kind(
+        f"{subject}: {urlsplit(response.url).netloc} answered {response.status_code} with an error ({said})",
+        status=response.status_code,
+        codes=told.codes,
+        retry_after_seconds=retry_after_seconds(response.headers),
+    )
+
+
 def may_be_unknown(error: errors.RegistryError) -> bool:
     """Return True if a registry may not know what was asked: a GET may succeed where this ended a HEAD."""
     is_refused = 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
@@ -132,20 +165,32 @@ def _read_error_body(response: requests.Response) -> _ErrorBody:
     except errors.UnreachableError:
         return _ErrorBody()
     advice = advise_tls(urlsplit(response.url).netloc) if is_refused_as_plain(response, body) else ""
-    try:
-        document = json.loads(body)
-        entries = [entry for entry in document["errors"] if isinstance(entry, dict)]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    document = _document_of(body)
+    if document is None:
         # Proxies and Go's HTTP server answer in plain text; a TLS server does so to plain HTTP.
         is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
         text = _plain(body.decode(errors="replace"), response) if is_plain else ""
         return _ErrorBody(text=text, advice=advice)
+    return replace(_parse_errors(document, response), advice=advice)
+
+
+def _document_of(body: bytes) -> dict[str, Any] | None:
+    """Parse the document of an error response, None if it is none ("Error Codes")."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    is_told = isinstance(document, dict) and isinstance(document.get("errors"), list)
+    return document if is_told else None
+
+
+def _parse_errors(document: dict[str, Any], response: requests.Response) -> _ErrorBody:
+    entries = [entry for entry in document["errors"] if isinstance(entry, dict)]
     codes = [redact(str(entry.get("code") or "")) for entry in entries]
     return _ErrorBody(
         codes=tuple(code for code in codes if _CODE.fullmatch(code))[:_MOST_CODES],
         text=next((_plain(entry["message"], response) for entry in entries if entry.get("message")), ""),
         details=tuple(entry.get("detail") for entry in entries),
-        advice=advice,
     )
 
 
