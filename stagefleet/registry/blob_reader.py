@@ -17,7 +17,13 @@ from stagefleet.registry.api import Api
 from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, check_length, refuse_page
+from stagefleet.registry.http.responses import (
+    SMALL_RATE,
+    DecodedBody,
+    ResponseBody,
+    check_length,
+    refuse_page,
+)
 from stagefleet.registry.http.waits import backoff_seconds
 from stagefleet.registry.verified_source import VerifiedSource
 
@@ -132,7 +138,7 @@ class BlobReader(VerifiedSource):
             self._known_bytes = self._descriptor.size  # the body is an error message, not the blob
         else:
             self._check_length(response)
-        self._incoming = ResponseBody(response, is_small=self._seconds is not None)
+        self._incoming = _body_of(response, self._descriptor, is_small=self._seconds is not None)
         return self._incoming
 
     def _skip(self, incoming: ResponseBody) -> bool:
@@ -222,6 +228,13 @@ class BlobReader(VerifiedSource):
         self.close()
 
 
+def _body_of(response: requests.Response, descriptor: Descriptor, *, is_small: bool = False) -> ResponseBody:
+    """Return the body of a blob; a configuration unpacked, as no store keeps these as gzip."""
+    if descriptor.is_image_config:
+        return DecodedBody(response, descriptor.size, is_small=is_small)
+    return ResponseBody(response, is_small=is_small)
+
+
 class BlobApi(Api):
     """Blob calls of the API that read."""
 
@@ -297,7 +310,7 @@ class BlobApi(Api):
         left, begin = descriptor.size + 1, b""  # a longer body is wrong anyway
         subject = f"blob {descriptor.digest} of {repository}"
         with self._http_client.open(self._request("GET", repository, url, subject, lease=lease)) as response:
-            incoming = ResponseBody(response)
+            incoming = _body_of(response, descriptor)
             while left and (piece := incoming.read(min(CHUNK_BYTES, left))):
                 lease.check()
                 hashed.update(piece)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from http.client import IncompleteRead
@@ -25,6 +24,7 @@ from stagefleet.errors import (
 from stagefleet.manifests import digest_of
 from stagefleet.names import Digest
 from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.registry.http.content_encoding import Decoder, is_encoded
 from stagefleet.registry.http.transport import map_http_errors
 from stagefleet.registry.http.waits import YEAR_SECONDS, Deadline, bounding
 
@@ -99,13 +99,14 @@ def refuse_page(response: requests.Response, subject: str) -> None:
 def check_length(response: requests.Response, expected: int, digest: Digest) -> None:
     """Raise `DigestMismatchError` if a response says that a blob has another size; some say 0 for any.
 
-    `RegistryUnavailableError` if it is a page of HTML, unless that has the very size.
+    `RegistryUnavailableError` if it is a page of HTML, unless that has the very size. What a cache may have
+    compressed has any size.
     """
     told = _size_told(response)
     if told == expected:
         return
     refuse_page(response, f"blob {digest}")
-    if told not in {None, 0}:
+    if told not in {None, 0} and not is_encoded(response.headers):
         raise DigestMismatchError(f"the source says that {digest} has {told} bytes, its manifest {expected}")
 
 
@@ -269,10 +270,8 @@ SMALL_RATE = 128 * 1024
 _SILENT_SECONDS = 60.0
 _LEAST_BYTES = 64 * 1024
 """Bytes that a streamed body must deliver within `_SILENT_SECONDS`; less counts as silence."""
-
-
-_GZIP_BITS = 16 + zlib.MAX_WBITS
-_GZIP_MAGIC = b"\x1f\x8b"
+_PACKED_MORE_BYTES = 64 * 1024
+"""Bytes that a packed body may be larger than what it unpacks to."""
 
 
 class TooManyBytesError(Exception):
@@ -338,6 +337,29 @@ class ResponseBody:
         return piece
 
 
+class DecodedBody(ResponseBody):
+    """A response body, unpacked if a cache has compressed it though nobody asked for that.
+
+    What it unpacks to has `size_bytes`: it ends where it is packed into much more than that.
+    """
+
+    def __init__(self, response: requests.Response, size_bytes: int, *, is_small: bool = False) -> None:
+        super().__init__(response, is_small=is_small)
+        self._decoder = Decoder(response)
+        self._left = size_bytes + _PACKED_MORE_BYTES
+
+    def read(self, size: int) -> bytes:
+        """Return bytes as `ResponseBody.read` does, unpacked."""
+        while True:
+            came = self._decoder.rest
+            if not came and self._left:
+                came = super().read(min(size, self._left))
+                self._left -= len(came)
+            piece = self._decoder.decode(came, size)
+            if piece or not came:
+                return piece
+
+
 def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
     """Read a response's body to its end, so that the connection can be reused.
 
@@ -356,31 +378,13 @@ def pieces_of(response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
     larger than the limit, packed or not; the connection is closed.
     """
     incoming, left, unpacked_left = ResponseBody(response, is_small=True), limit_bytes, limit_bytes
-    packed = zlib.decompressobj(_GZIP_BITS) if _is_gzip(response.headers) else None
+    decoder = Decoder(response)
     while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # its end frees the connection
-        if left == limit_bytes and not piece.startswith(_GZIP_MAGIC[: len(piece)]):
-            packed = None
         left -= len(piece)
-        if packed is not None:
-            piece = _unpack(packed, piece, unpacked_left + 1, response)
-            unpacked_left -= len(piece)
+        piece = decoder.decode(piece, unpacked_left + 1)
+        unpacked_left -= len(piece)
         if left < 0 or unpacked_left < 0:
             response.close()
             raise TooManyBytesError(f"more than {limit_bytes} bytes")
         yield piece
     response.raw.release_conn()
-
-
-def _is_gzip(headers: Mapping[str, str]) -> bool:
-    return headers.get("Content-Encoding", "").strip().lower() in {"gzip", "x-gzip"}
-
-
-def _unpack(packed: Any, piece: bytes, most: int, response: requests.Response) -> bytes:
-    """Unpack the next chunk of a body, to so many bytes at most."""
-    try:
-        unpacked: bytes = packed.decompress(piece, most)
-    except zlib.error:
-        response.close()
-        host = urlsplit(response.url).netloc
-        raise RegistryUnreachableError(f"{host} sends gzip that cannot be unpacked", host=host) from None
-    return unpacked

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import pytest
 
-from stagefleet.errors import RegistryError, RegistryUnreachableError
+from stagefleet.errors import (
+    DigestMismatchError,
+    RegistryError,
+    RegistryUnreachableError,
+    ShortContentError,
+)
+from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Reference
 from tests.unit.registry.asking import BLOB, CONTENT, MANIFEST, fetch, tags
 from tests.unit.registry.scripted import RegistryResponse
 
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 TAGS = b'{"name": "group/app", "tags": ["one"]}'
 CODED = {"Content-Encoding": "gzip"}
 
@@ -38,6 +46,37 @@ def test_a_layer_that_a_store_names_gzip_stays_packed(serve, client, repository_
     """A layer is gzip itself, and some stores say so in this header."""
     repository = repository_at(serve(lambda _: RegistryResponse(200, CONTENT, CODED)))
     assert CONTENT == client.fetch_blob(repository, BLOB)
+
+
+def chunked(body):
+    headers = {"Content-Length": "", "Transfer-Encoding": "chunked"}
+    return RegistryResponse(200, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body), CODED | headers)
+
+
+@pytest.mark.parametrize("answer", [lambda body: RegistryResponse(200, body, CODED), chunked])
+@pytest.mark.parametrize("content", [b"{}", b'{"a": "%s"}' % (b"x" * 100_000), os.urandom(100_000)])
+def test_configurations_are_unpacked(serve, client, repository_at, answer, content):
+    config = Descriptor(OCI_CONFIG, digest_of(content), len(content))
+    repository = repository_at(serve(lambda _: answer(gzip.compress(content))))
+    assert content == client.fetch_blob(repository, config)
+    assert config.digest == client.hash_blob(repository, config)
+    with client.open_blob(repository, config) as reader:
+        assert content == b"".join(iter(reader.read, b""))
+    assert client.has_blob(repository, config.digest, size=config.size)
+
+
+def test_a_configuration_that_is_named_gzip_and_is_none_is_taken_as_it_is(serve, client, repository_at):
+    config = Descriptor(OCI_CONFIG, BLOB.digest, BLOB.size)
+    repository = repository_at(serve(lambda _: RegistryResponse(200, CONTENT, CODED)))
+    assert CONTENT == client.fetch_blob(repository, config)
+
+
+@pytest.mark.parametrize("packed", [gzip.compress(bytes(8 * 1024 * 1024)), gzip.compress(b"") * 200_000])
+def test_a_configuration_that_unpacks_to_another_is_altered(serve, client, repository_at, packed):
+    config = Descriptor(OCI_CONFIG, BLOB.digest, BLOB.size)
+    repository = repository_at(serve(lambda _: RegistryResponse(200, packed, CODED)))
+    with pytest.raises((DigestMismatchError, ShortContentError)):
+        client.fetch_blob(repository, config)
 
 
 def test_a_small_body_that_grows_without_end_is_refused(serve, client, repository_at):
