@@ -278,8 +278,19 @@ class BlobApi(Api):
         if size is None:
             refuse_page(response, f"blob {digest} of {repository}")
         elif response.status_code != _UNSATISFIABLE:  # an empty blob has no first byte
-            check_length(response, size, digest)
+            try:
+                check_length(response, size, digest)
+            except errors.DigestMismatchError:
+                if response.status_code == requests.codes.ok:
+                    self._refuse_errors(repository, digest, lease)
+                raise
         return True
+
+    def _refuse_errors(self, repository: Repository, digest: Digest, lease: Lease) -> None:
+        """Raise if a registry answers a GET of a blob with errors under status 200, as it may have a HEAD."""
+        url, subject = self._url(repository, f"blobs/{digest}"), f"blob {digest} of {repository}"
+        with self._http_client.open(self._request("GET", repository, url, subject, lease=lease)) as response:
+            refuse_errors(response, subject)
 
     def _find_blob(self, repository: Repository, digest: Digest, lease: Lease) -> requests.Response:
         """Ask for a blob by HEAD; its first byte where a gateway refuses that, or answers it with a page."""

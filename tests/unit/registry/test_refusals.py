@@ -10,7 +10,7 @@ from stagefleet.errors import DigestMismatchError, RateLimitedError, RegistryUna
 from stagefleet.manifests import Descriptor, digest_of
 from tests.unit.registry.asking import BLOB, LARGE, MANIFEST
 from tests.unit.registry.scripted import RegistryResponse
-from tests.unit.registry.test_pages import blob, by_digest, by_tag, whole_blob
+from tests.unit.registry.test_pages import blob, by_digest, by_tag, has_blob, whole_blob
 
 
 def document(code, message="no"):
@@ -48,6 +48,13 @@ def test_an_error_under_status_200_proves_nothing_about_content(
     server = serve(lambda _: response(body, is_chunked=is_chunked))
     with pytest.raises(RateLimitedError, match=r"answered 200 with an error \(TOOMANYREQUESTS"):
         ask(client, repository_at(server))
+
+
+@pytest.mark.parametrize("body", [SHORT, LONG], ids=["short", "long"])
+def test_an_error_that_a_head_is_answered_with_proves_nothing(serve, client, repository_at, body):
+    server = serve(lambda _: RegistryResponse(200, body))
+    with pytest.raises(RateLimitedError, match=r"answered 200 with an error \(TOOMANYREQUESTS"):
+        has_blob(client, repository_at(server))
 
 
 @pytest.mark.parametrize("ask", [by_tag, blob, whole_blob])
