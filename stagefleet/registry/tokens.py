@@ -301,7 +301,8 @@ def _details(document: Mapping[str, Any], login: Login | None) -> str:
 def _life_seconds(document: Mapping[str, Any], headers: Mapping[str, str]) -> float:
     """Compute how much longer a token is valid.
 
-    A server may return a cached token, so `issued_at` counts, by the server's own clock.
+    A server may return a cached token, so `issued_at` counts, by the server's own clock. None returns one
+    that is over: then the clock of who issued it is another, and tells no age.
     """
     life = document.get("expires_in")
     if isinstance(life, bool) or not isinstance(life, int | float):
@@ -315,4 +316,4 @@ def _life_seconds(document: Mapping[str, Any], headers: Mapping[str, str]) -> fl
         age = (parsedate_to_datetime(headers["Date"]) - issued_at).total_seconds()
     except (KeyError, TypeError, ValueError, OverflowError):
         age = 0.0  # missing, or not comparable
-    return min(max(life - max(age, 0.0), 0.0), _LONGEST_LIFE_SECONDS)
+    return min(life - age if 0 < age < life else life, _LONGEST_LIFE_SECONDS)

@@ -266,6 +266,7 @@ class TestLife:
                 235,
             ),  # handed out a minute after its issue
             ({"expires_in": 300, "issued_at": "2027-01-01T00:00:00Z"}, 295),
+            ({"expires_in": 300, "issued_at": "2025-12-31T20:00:00Z"}, 295),  # by a clock that is hours off
             ({"expires_in": 300, "issued_at": "yesterday"}, 295),
             ({"expires_in": 300, "issued_at": "2026-01-01T00:00:00"}, 295),
         ],
