@@ -15,7 +15,7 @@ _ADVICE: Mapping[type[BaseException], str] = {
     errors.RedisUnreachableError: "Look at the Redis server: its log, disk and memory; then retry.",
     errors.LedgerRewoundError: "Redis has lost writes, as after a failover: start the run again.",
     errors.RegistryUnreachableError: "Look at the registry's name, port, firewall and proxy; then retry.",
-    errors.CertificateError: "Give the workers the registry's authority: registries.HOST.ca_file.",
+    errors.CertificateError: "Do what the message says: most often registries.HOST.ca_file is missing.",
     errors.PlainHttpError: "Let the workers speak TLS: registries.HOST.plain_http = false.",
     errors.CircuitOpenError: "Repair the cache that did not answer; then retry.",
     errors.EngineUnreachableError: "Look at the Docker Engine of the host, as the worker's user; then retry.",

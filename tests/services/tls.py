@@ -19,9 +19,13 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    common_name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, signer: ec.EllipticCurvePrivateKey
+    common_name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    signer: ec.EllipticCurvePrivateKey,
+    age: timedelta = timedelta(0),
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - age
     return (
         x509.CertificateBuilder()
         .subject_name(_name(common_name))
@@ -49,6 +53,10 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 class Tls:
     """PEM files: an authority, a server's certificate for 127.0.0.1, ::1 and localhost, a client's.
 
+    Args:
+        age: How long ago the server's and the client's certificates were made, for 30 days.
+        address: What they have in the place of 127.0.0.1.
+
     Attributes:
         ca_file: The authority's certificate, to be trusted.
         server_certificate: The server's certificate.
@@ -57,8 +65,9 @@ class Tls:
         client_key: Its key.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, age: timedelta = timedelta(0), address: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True)
+        self._age, self._address = age, address
         self.ca_file = folder / "ca.pem"
         self.server_certificate, self.server_key = folder / "server.pem", folder / "server.key"
         self.client_certificate, self.client_key = folder / "client.pem", folder / "client.key"
@@ -92,12 +101,12 @@ class Tls:
         names = x509.SubjectAlternativeName(
             [
                 x509.DNSName("localhost"),
-                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                x509.IPAddress(ipaddress.ip_address(self._address)),
                 x509.IPAddress(ipaddress.ip_address("::1")),
             ]
         )
         signed = (
-            _builder(common_name, key, self._issuer, self._authority)
+            _builder(common_name, key, self._issuer, self._authority, self._age)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(names, critical=False)

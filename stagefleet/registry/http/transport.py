@@ -278,6 +278,12 @@ def _may_want_tls(url: str, error: BaseException) -> bool:
     return hung_up and urlsplit(url).scheme == "http"
 
 
+_TIME_ADVICE = "renew the registry's certificate, or set the clock of this machine right"
+_NAME_ADVICE = "name the registry as its certificate does, or give it one for this name"
+_CERTIFICATE_ADVICE = {9: _TIME_ADVICE, 10: _TIME_ADVICE, 62: _NAME_ADVICE, 64: _NAME_ADVICE}
+"""Advice by OpenSSL's code: not yet valid, expired, for another host, for another address (x509_vfy.h)."""
+
+
 def _tls_advice(error: BaseException, host: str, advice: str) -> str:
     """Return what to do; OpenSSL's error names say which side is at fault."""
     settings, reason = f'registries."{host}"', _reason(error)
@@ -287,7 +293,11 @@ def _tls_advice(error: BaseException, host: str, advice: str) -> str:
     hung_up = isinstance(_innermost(error), ssl.SSLEOFError | ssl.SSLZeroReturnError)
     if hung_up or "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
         return advice or "does it speak TLS?"
-    return f"name its certificate authority in {settings}.ca_file"
+    known = _CERTIFICATE_ADVICE.get(getattr(_innermost(error), "verify_code", 0))
+    return known or (
+        f"name its certificate authority in {settings}.ca_file, with any intermediate ones that the registry "
+        "does not send"
+    )
 
 
 def _innermost(error: BaseException) -> BaseException:
