@@ -377,8 +377,7 @@ class FleetProject:
         """Delete everything in the project, and return the processed groups; keep unknown tags.
 
         What is already gone is no failure. Failures in a group do not stop the purge; cancellation, and the
-        end of this process, do. `on_group` is called after each group; an exception of a callback ends the
-        purge.
+        end of this process, do. `on_group` is called after each group.
 
         Raises:
             UsageError: As in `plan_purge`; nothing was started.

@@ -17,7 +17,7 @@ from stagefleet.names import Digest
 from stagefleet.oci_layout.directory import LayoutDirectory, changes_of
 from stagefleet.oci_layout.files import LayoutFile, LayoutFiles, TarFiles, blob_name, file_errors
 from stagefleet.oci_layout.index import IndexEntry, find_tag, index_entries
-from stagefleet.registry.verified_source import VerifiedSource
+from stagefleet.registry.blob_source import VerifiedSource
 
 _VERSION = "1.0.0"
 _VERSION_BYTES = 64 * 1024

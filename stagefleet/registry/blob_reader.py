@@ -14,6 +14,7 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api
+from stagefleet.registry.blob_source import VerifiedSource
 from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -25,7 +26,6 @@ from stagefleet.registry.http.responses import (
     refuse_page,
 )
 from stagefleet.registry.http.waits import backoff_seconds
-from stagefleet.registry.verified_source import VerifiedSource
 
 _PARTIAL = 206
 _UNSATISFIABLE = 416

@@ -24,7 +24,7 @@ from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import scopes_of
-from stagefleet.registry.blob_stream import BlobStream, SourceError, UploadSource
+from stagefleet.registry.blob_source import BlobSource, BlobStream, SourceError, UploadSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.origins import api_path
 from stagefleet.registry.http.responses import check_stored
@@ -39,7 +39,6 @@ from stagefleet.registry.upload_sessions import (
     Upload,
     UploadSessionApi,
 )
-from stagefleet.registry.verified_source import BlobSource
 
 _BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
 

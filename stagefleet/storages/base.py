@@ -17,7 +17,7 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor, Manifest, Member, MemberReader
 from stagefleet.names import Digest, Repository, StageId, StorageAddress
-from stagefleet.registry.verified_source import BlobSource
+from stagefleet.registry.blob_source import BlobSource
 from stagefleet.shared_state.base import SharedState
 from stagefleet.stage_lists import StageIdList
 

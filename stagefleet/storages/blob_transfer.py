@@ -18,8 +18,8 @@ from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, note_bytes
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import LastStep, put_off
+from stagefleet.registry.blob_source import BlobSource
 from stagefleet.registry.upload_sessions import WHOLE_CONFIG_BYTES, SessionStore, Upload
-from stagefleet.registry.verified_source import BlobSource
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.storages.base import ManifestStorage, requiring_blob
 from stagefleet.threads import Call

@@ -14,10 +14,10 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.project_addresses import Items, parse_repository, parse_stage_ids
+from stagefleet.registry.blob_source import BlobSource
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.upload_sessions import SessionStore, Upload
-from stagefleet.registry.verified_source import BlobSource
 from stagefleet.threads import RequestThreads
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -65,9 +65,8 @@ def purge_project(
         key, plan = options.idempotency_key, None
         groups = None if key is None or options.dry_run else of_project.purge_under(key)
         if groups is None:
-            policy = InUsePolicy(skip_used, remove_containers, force)
             plan = of_project.plan_purge(
-                policy=None if policy == InUsePolicy() else policy,
+                policy=_find_policy(InUsePolicy(skip_used, remove_containers, force)),
                 referrers=referrers,
                 sized=options.dry_run,
                 missing_ok=options.missing_ok,
@@ -92,6 +91,11 @@ def purge_project(
             with writing_reports(fleet, runs, options.report):
                 state = _follow(fleet, groups, plan, options, interrupts)
     raise typer.Exit(EXIT_CODES.get(state, 0))
+
+
+def _find_policy(chosen: InUsePolicy) -> InUsePolicy | None:
+    """Return the policy that options have chosen; None without any."""
+    return None if chosen == InUsePolicy() else chosen
 
 
 def _choose(repository: str | None, project: str | None) -> str | StorageAddress:

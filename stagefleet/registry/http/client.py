@@ -253,7 +253,6 @@ class HttpClient:
         In turn: the login of a registry that hides what it has from strangers, a password that has been
         changed since, and what a challenge asks for. `sent` is the header that the request had.
         """
-        header: str | None = None
         if sent is None and is_for_own and self._wants_login(call, response):
             header = self._authorizer.header(call.host, call.scopes)
             if header is not None:

@@ -29,7 +29,7 @@ class Decoder:
 
     @property
     def rest(self) -> bytes:
-        """What came and is not unpacked yet."""
+        """The bytes that came and are not unpacked yet."""
         return b"" if self._packed is None else self._packed.unconsumed_tail
 
     def decode(self, piece: bytes, most: int) -> bytes:

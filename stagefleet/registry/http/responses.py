@@ -102,7 +102,7 @@ def check_length(response: requests.Response, expected: int, digest: Digest) -> 
     `RegistryUnavailableError` if it is a page of HTML, unless that has the very size. What a cache may have
     compressed has any size.
     """
-    told = _size_told(response)
+    told = _stated_size(response)
     if told == expected:
         return
     refuse_page(response, f"blob {digest}")
@@ -110,7 +110,7 @@ def check_length(response: requests.Response, expected: int, digest: Digest) -> 
         raise DigestMismatchError(f"the source says that {digest} has {told} bytes, its manifest {expected}")
 
 
-def _size_told(response: requests.Response) -> int | None:
+def _stated_size(response: requests.Response) -> int | None:
     """Return the size of a blob that a response, or a part of it, tells; None if it does not."""
     if response.status_code != requests.codes.partial_content:
         return content_length(response.headers)

@@ -11,7 +11,7 @@ from stagefleet.errors import CredentialsError, ForbiddenError
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.registry.blob_stream import UploadSource
+from stagefleet.registry.blob_source import UploadSource
 from stagefleet.registry.upload_sessions import CurrentUpload
 from stagefleet.shared_state.implementations import MemorySharedState
 from tests.services import ImageMaker, push_image

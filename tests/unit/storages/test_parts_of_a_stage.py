@@ -18,7 +18,7 @@ from stagefleet.errors import (
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, StageId
 from stagefleet.registry import blob_upload_api
-from stagefleet.registry.blob_stream import BlobStream
+from stagefleet.registry.blob_source import BlobStream
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.settings import HttpSettings, Settings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError, TruncatedError
 from stagefleet.leases import NO_LEASE, current_lease
-from stagefleet.registry.blob_stream import AHEAD_BYTES, BlobStream
+from stagefleet.registry.blob_source import AHEAD_BYTES, BlobStream
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
 from stagefleet.threads import RequestThreads
