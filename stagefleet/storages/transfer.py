@@ -85,8 +85,6 @@ _HEALS = 2
 """Most repetitions of a refused manifest, its blobs sent again."""
 SETTLE_SECONDS = 3.0
 """Time for blobs and members to become visible, before a manifest that is called invalid is put again."""
-_INVALID = "MANIFEST_INVALID"
-_INVALID_STATUSES = frozenset({400, 404})
 _CONNECTIONS = 2
 """Connections to either registry that are ready when the requests that need them are."""
 
@@ -161,27 +159,23 @@ class StageCopy:
         else:
             last_step = self._last_step if depth == 1 else None  # other indexes may need a member's blobs
             info, heal = self._send_blobs(manifest, target, attempt, last_step)
-        for _ in range(_HEALS):
+        heals, waits = _HEALS, 1
+        while True:
             try:
-                self._put(manifest, target, attempt.lease)
-                break
+                self._client.put_manifest(target, manifest, lease=attempt.lease)
             except errors.ManifestRefusedError as error:
+                if not heals:
+                    raise
+                heals -= 1
                 self._refuse_foreign(manifest, target, error)
                 self._sent_bytes.append(heal(error.missing))
-        else:
-            self._put(manifest, target, attempt.lease)
-        return info
-
-    def _put(self, manifest: Manifest, target: Reference, lease: Lease) -> None:
-        """Push a manifest; once more if it is called invalid: what it names may not be visible yet."""
-        try:
-            self._client.put_manifest(target, manifest, lease=lease)
-        except errors.RegistryError as error:
-            is_known = isinstance(error, errors.ManifestRefusedError)  # it says what is missing
-            if is_known or error.status not in _INVALID_STATUSES or _INVALID not in error.codes:
-                raise
-            pause(SETTLE_SECONDS, lease, target.repository.host, f"before {target} is put again")
-            self._client.put_manifest(target, manifest, lease=lease)
+            except errors.RegistryError as error:
+                if not waits or not _may_pass(error):
+                    raise
+                waits -= 1
+                pause(SETTLE_SECONDS, attempt.lease, target.repository.host, f"before {target} is put again")
+            else:
+                return info
 
     def _is_sent(self, blob: Descriptor) -> bool:
         return self._foreign_layers or blob.is_distributable
@@ -260,6 +254,11 @@ class StageCopy:
         blob_bytes = sum(blob.size for blob in blobs)
         tag = target.tag or ""
         return describe_index(self._destination, tag, index, described, blob_bytes=blob_bytes), heal
+
+
+def _may_pass(error: errors.RegistryError) -> bool:
+    """Return True if a registry may call a manifest invalid as it does not see yet what that names."""
+    return error.status in {400, 404} and "MANIFEST_INVALID" in error.codes
 
 
 def _lost(
