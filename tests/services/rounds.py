@@ -13,13 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers and body."""
 _NOT_FOUND: Answer = (404, {}, b"")
+_SLICE_SECONDS = 0.02
 
 
 class Rounds:
     """Round trips: requests that are there together are answered together, once no more come.
 
     So a request that waits for the answer to another one is in a later round, whatever the time that the
-    client takes. A body counts as arrived with its last byte.
+    client takes. A body counts as arrived with its last byte. Time in which this process did not run, on a
+    busy machine, does not count: the client did not run, either.
 
     Attributes:
         requests: The requests of each round.
@@ -29,7 +31,6 @@ class Rounds:
     def __init__(self, quiet_seconds: float = 0.4) -> None:
         self.requests: list[list[str]] = [[]]
         self.quiet_seconds = quiet_seconds
-        self._came_at = 0.0
         self._changed = threading.Condition()
 
     @property
@@ -43,15 +44,20 @@ class Rounds:
     def await_answer(self, request: str) -> None:
         """Return when the round of a request that has arrived is over."""
         with self._changed:
-            number, self._came_at = len(self.requests), time.monotonic()
+            number, quiet_seconds = len(self.requests), 0.0
             self.requests[-1].append(request)
+            arrived = len(self.requests[-1])
             while number == len(self.requests):
-                left = self._came_at + self.quiet_seconds - time.monotonic()
-                if left > 0:
-                    self._changed.wait(left)
-                else:
+                if quiet_seconds >= self.quiet_seconds:
                     self.requests.append([])
                     self._changed.notify_all()
+                    return
+                began_at = time.monotonic()
+                self._changed.wait(_SLICE_SECONDS)
+                if arrived != len(self.requests[number - 1]):
+                    quiet_seconds, arrived = 0.0, len(self.requests[number - 1])
+                elif time.monotonic() - began_at < 2 * _SLICE_SECONDS:
+                    quiet_seconds += _SLICE_SECONDS
 
 
 class FarRegistry:
