@@ -279,29 +279,32 @@ class LeaseRenewer(Generic[_L]):
         self._ask = renew
         self._interval_seconds = interval_seconds
         self._held: set[_L] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._wakes_at = math.inf  # when the thread looks again, while it waits
         self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
     def held(self) -> list[_L]:
         """The leases under renewal."""
-        with self._changed:
+        with self._lock:
             return list(self._held)
 
     def add(self, lease: _L) -> None:
         """Renew a lease until it is discarded or lost."""
         lease.renew_at = time.monotonic() - (lease.clock() - lease.asked_at) + self._interval_of(lease)
-        with self._changed:
+        with self._lock:  # a condition's own methods cost twice as much
             self._held.add(lease)
-            self._changed.notify_all()  # its renewal may be due before the others'
+            if lease.renew_at < self._wakes_at:
+                self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"renew-{self._what}", daemon=True)
                 self._thread.start()
 
     def discard(self, leases: Iterable[_L]) -> None:
         """Renew leases no more."""
-        with self._changed:
+        with self._lock:
             self._held.difference_update(leases)
 
     def renew(self, leases: Sequence[_L] | None = None) -> None:
@@ -355,6 +358,7 @@ class LeaseRenewer(Generic[_L]):
                 due_at = min((lease.renew_at for lease in self._held), default=idle_until)
                 if due_at <= now:
                     return list(self._held)
+                self._wakes_at = due_at
                 self._changed.wait(due_at - now)
             self._thread = None  # the next lease starts another
             return []

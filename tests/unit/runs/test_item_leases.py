@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from stagefleet.leases import NO_LEASE, ChildLease, note_bytes
 from stagefleet.locks.stage_locks import StageLock
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.settings import RunSettings
+from tests.services.processes import wait_until
 
 
 class Bench:
@@ -91,6 +93,20 @@ def test_a_lease_shorter_than_the_workers_renewals_is_renewed_in_time():
             bench.asked.clear()
             assert bench.asked.wait(5)
             short.check()
+    keeps.close()
+
+
+def test_a_lease_that_is_due_after_the_others_wakes_nobody(monkeypatch):
+    """Issue 10: for each item a worker woke the thread that renews leases."""
+    keeps, woken = renewer(Bench(), lease_seconds=3600, renewal_seconds=1200), []
+    with keeps.renewing(claim(seconds=300, lease_seconds=300)):
+        wait_until(lambda: keeps._wakes_at < math.inf, "the thread waits for the first one")
+        monkeypatch.setattr(keeps._changed, "notify_all", lambda: woken.append(True))
+        with keeps.renewing(claim(seconds=3600, lease_seconds=3600)):
+            assert [] == woken
+        with keeps.renewing(claim(seconds=30, lease_seconds=30)):
+            assert [True] == woken
+    monkeypatch.undo()
     keeps.close()
 
 
