@@ -84,6 +84,7 @@ class RedisScripts:
         self.clock_offset_ms = 0
         self.package = package
         self._client = client
+        self._mapping = map_redis_errors(client)
         self._folder = resources.files(package) / "lua"
         self._prefix = prefix
         self._scripts: dict[str, Any] = {}
@@ -91,7 +92,7 @@ class RedisScripts:
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a script; raises as `map_redis_errors`."""
         script = self._scripts.get(name) or self._load(name)
-        with map_redis_errors(self._client):
+        with self._mapping:
             return script(self._prefix, self.clock_offset_ms, *arguments)
 
     def prepare(self, name: str, *arguments: Any, is_needed: bool = False) -> ScriptCall:
@@ -112,12 +113,12 @@ class RedisScripts:
         words: list[Any] = []
         for call in calls:
             words += (call.full_name, "1" if call.is_needed else "", len(call.arguments), *call.arguments)
-        with map_redis_errors(self._client):
+        with self._mapping:
             return list(script(*words))
 
     def checked(self, answer: Any) -> Any:
         """Return an answer of `call_together`; raise one that is an error, as `call` does."""
-        with map_redis_errors(self._client):
+        with self._mapping:
             if isinstance(answer, Exception):
                 raise answer
         return answer
@@ -225,6 +226,8 @@ class LastStep:
             StagefleetError: A change was refused, or cannot be made; the others are ended all the same.
         """
         calls, self._calls = self._calls, []
+        if not calls:
+            return
         with ExitStack() as ends:
             for call in reversed(calls):
                 if id(call) in self._answers:
@@ -281,7 +284,7 @@ class RedisRetry:
 
     def __call__(self, call: Callable[[], _T]) -> _T:
         """Call a function, with retries; the call must be safe to repeat."""
-        began_at, failures, told = self.clock(), 0, False
+        began_at, failures, told = 0.0, 0, False
         while True:
             try:
                 answer = call()

@@ -9,6 +9,7 @@ import pytest
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_pool import Script
 from tests.integration.workers.conftest import eventually
 
 THREADS = 8
@@ -32,6 +33,24 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(client: Any, redis_
     admin.client_kill_filter(_id=number)
     assert client.set("here", 1)
     assert [] == named(admin, "idle")
+
+
+def test_a_connection_that_was_just_used_is_taken_without_a_look_at_its_socket(
+    client: Any, monkeypatch: Any
+) -> None:
+    """Issue 10: each look lets another thread of the worker run, and then waits for its turn."""
+    looks: list[Any] = []
+    script = Script(client, "return 1")
+    script()
+    pool = client.connection_pool
+    monkeypatch.setattr(
+        pool.connection_class, "can_read", lambda connection, timeout=0: looks.append(connection)
+    )
+    assert 1 == script()
+    assert [] == looks
+    pool._available_connections[0].used_at -= 1
+    assert 1 == script()
+    assert 1 == len(looks)
 
 
 def test_threads_do_not_read_one_another_s_answers(client: Any) -> None:
