@@ -12,8 +12,8 @@ import hashlib
 from typing import Annotated, Any, Literal
 
 from kombu.exceptions import SerializationError
-from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.logs import EventLogger
@@ -37,7 +37,12 @@ _MOST_TOKENS = 2 * MAX_ITEMS + 10_000
 """Most lists, objects and members: each takes some 60 bytes of memory for two bytes of JSON."""
 _DIGESTED_BYTES = 1024 * 1024
 
-Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,255}$")]
+_MOST_CHARACTERS = 255
+_BODY_ENCODINGS = (None, "base64", "utf-8")
+
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=_MOST_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
 """A name or an id: one line, not empty."""
 
 _log = EventLogger(__name__)
@@ -75,23 +80,48 @@ def open_envelope(item: bytes, queue: str) -> dict[str, Any]:
     is_request = queue == queue_of("start_run")
     check_size(item, limit_bytes=_LARGEST_REQUEST_BYTES if is_request else _LARGEST_BYTES)
     message: Any = _read(item)
-    try:
-        envelope = _Envelope.model_validate(message)
-    except ValidationError as error:
-        raise MalformedMessageError(first_problem(error)) from None
-    headers = message["headers"] = envelope.headers or {}
+    if not _is_usual(message):
+        try:
+            _Envelope.model_validate(message)
+        except ValidationError as error:
+            raise MalformedMessageError(first_problem(error)) from None
+    headers = message["headers"] = message.get("headers") or {}
     if headers.get("compression"):
         raise MalformedMessageError("its body is compressed")  # its full size is unknown
+    properties = message["properties"]
     try:
-        if envelope.properties.body_encoding == "base64":
-            base64.b64decode(envelope.body)
+        if properties.get("body_encoding") == "base64":
+            base64.b64decode(message["body"])
         else:
-            envelope.body.encode()
+            message["body"].encode()
     except ValueError:
         raise MalformedMessageError("its body cannot be decoded") from None
-    told = envelope.properties.delivery_info or {}
-    message["properties"]["delivery_info"] = told | {"exchange": "", "routing_key": queue}
-    return message  # type: ignore[no-any-return]  # the model has checked that it is an object
+    told = properties.get("delivery_info") or {}
+    properties["delivery_info"] = told | {"exchange": "", "routing_key": queue}
+    return message  # type: ignore[no-any-return]  # it is an object
+
+
+def _is_usual(message: Any) -> bool:
+    """Return True for an envelope as kombu and the ledger write it, which `_Envelope` would accept.
+
+    The models take a twentieth of the CPU of an item that does nothing, in the thread that feeds the others.
+    """
+    if type(message) is not dict or type(properties := message.get("properties")) is not dict:
+        return False
+    return (
+        type(message.get("body")) is str
+        and type(message.get("headers")) is dict
+        and message.get("content-type") == "application/json"
+        and message.get("content-encoding") == "utf-8"
+        and is_name(properties.get("delivery_tag"))
+        and properties.get("body_encoding") in _BODY_ENCODINGS
+        and type(properties.get("delivery_info")) is dict
+    )
+
+
+def is_name(value: Any) -> bool:
+    """Return True for a printable `Name`."""
+    return type(value) is str and 0 < len(value) <= _MOST_CHARACTERS and value.isprintable()
 
 
 def first_problem(error: ValidationError) -> str:
@@ -111,7 +141,7 @@ def check_size(text: bytes, *, limit_bytes: int = _LARGEST_REQUEST_BYTES) -> Non
 
 def _read(item: bytes) -> Any:
     try:
-        return loads(item)
+        return from_json(item)
     except CONTENT_ERRORS as error:
         raise MalformedMessageError(f"it is no JSON ({type(error).__name__})") from None
 

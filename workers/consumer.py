@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
@@ -98,7 +98,7 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
             if problem is not None:
                 self._drop(message, problem)
                 return
-            self._hide_arguments(message)
+            self._prepare_headers(message)
             try:
                 take(message)
             except envelope.CONTENT_ERRORS as error:
@@ -106,12 +106,16 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
 
         return take_sound
 
-    def _hide_arguments(self, message: Any) -> None:
-        """Replace the shown arguments by those that the task allows, whatever the sender wrote."""
+    def _prepare_headers(self, message: Any) -> None:
+        """Replace the shown arguments by those that the task allows, whatever the sender wrote.
+
+        Custom headers are none: Celery (5.7) would look for some among all the others.
+        """
         show = getattr(self.app.tasks.get(message.headers["task"]), "shown_arguments", None)
         if show is not None:
             positional, named, _ = message.payload
             message.headers |= {"argsrepr": "(...)" if positional else "()", "kwargsrepr": show(named)}
+        message.headers["headers"] = {}
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Drop a message whose body cannot be read."""
@@ -202,21 +206,60 @@ def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
         return str(error)
     except envelope.CONTENT_ERRORS as error:
         return f"its body cannot be decoded ({type(error).__name__})"
-    positional, named, _ = body.parts
+    positional, named, _ = body
     if "self" in named:  # a method of ours has an argument of that name
         return "an argument has no name of its own"
     look = getattr(task, "problem_of", None)
     return None if look is None else look(positional, named)
 
 
-def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, _Body]:
-    headers = _Headers.model_validate(message.headers)
-    _Content(content_type=message.content_type, content_encoding=message.content_encoding)
+def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, Sequence[Any]]:
+    headers = message.headers
+    if not _are_usual(headers):
+        _Headers.model_validate(headers)
+    if (message.content_type, message.content_encoding) != _USUAL_CONTENT:
+        _Content(content_type=message.content_type, content_encoding=message.content_encoding)
     envelope.check_size(message.body)
     body = message.decode()  # the message caches it for Celery
     if not isinstance(body, list):
         raise envelope.MalformedMessageError("its body is no list")
-    return tasks.get(headers.task), _Body.model_validate({"parts": tuple(body)})
+    if not _is_usual(body):
+        body = _Body.model_validate({"parts": tuple(body)}).parts
+    return tasks.get(headers["task"]), body
+
+
+# What the ledger writes is checked without the models: see `envelope.open_envelope`.
+
+_USUAL_CONTENT = ("application/json", "utf-8")
+_USUAL_HEADERS: ItemsView[str, Any] = {
+    **dict.fromkeys(("parent_id", "group", "shadow", "eta", "expires", "stamped_headers")),
+    "timelimit": [None, None],
+    "stamps": {},
+}.items()
+_USUALLY_EMBEDDED = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+_SHORT_CHARACTERS = 4096
+
+
+def _are_usual(headers: dict[str, Any]) -> bool:
+    """Return True for headers as the ledger writes them, which `_Headers` would accept."""
+    get = headers.get
+    arguments, named = get("argsrepr"), get("kwargsrepr")
+    return (
+        headers.items() >= _USUAL_HEADERS
+        and envelope.is_name(get("task"))
+        and envelope.is_name(get("id"))
+        and envelope.is_name(get("root_id"))
+        and type(arguments) is type(named) is str
+        and len(arguments) + len(named) <= _SHORT_CHARACTERS
+        and type(get("retries")) is type(get("replaced_task_nesting")) is int
+        and get("retries") == get("replaced_task_nesting") == 0
+        and get("ignore_result") is True
+    )
+
+
+def _is_usual(body: list[Any]) -> bool:
+    """Return True for a body as the ledger writes it, which `_Body` would accept."""
+    return list(map(type, body)) == [list, dict, dict] and body[2] == _USUALLY_EMBEDDED
 
 
 # Messages for operations that this release does not know, as from a newer client.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual.base import Base64, Message
 
+from config import envelope
 from config.envelope import CONTENT_ERRORS, MalformedMessageError, check_size, note_dropped, open_envelope
 from stagefleet.runs.messages import coordinator_template, message_template
 
@@ -148,3 +149,25 @@ def test_a_refusal_holds_nothing_of_the_message(message, capsys):
 def test_an_outage_is_not_taken_for_a_message_s_fault():
     """R9: what a lost connection raises has to reach who reconnects."""
     assert not any(issubclass(kind, CONTENT_ERRORS) for kind in (OSError, ConnectionError, TimeoutError))
+
+
+@pytest.mark.parametrize("template", [message_template("copy_stage"), coordinator_template()])
+def test_what_the_ledger_publishes_needs_no_model(template):
+    """Issue 10: the models took a twentieth of the CPU of an item that does nothing."""
+    assert envelope._is_usual(json.loads(template.replace("@INDEX@", "0")))
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    field=st.sampled_from([*item_message(), "more"]),
+    inner=st.sampled_from([None, "delivery_tag", "body_encoding", "delivery_info", "more"]),
+    value=VALUES | st.sampled_from([0, False, "", "a\x7f", "a" * 256, {}, [None], None, "base64", "utf-8"]),
+)
+def test_the_model_accepts_what_is_usual(field, inner, value):
+    message = item_message()
+    if inner is None or not isinstance(message.get(field), dict):
+        message[field] = value
+    else:
+        message[field][inner] = value
+    if envelope._is_usual(message):
+        envelope._Envelope.model_validate(message)

@@ -11,6 +11,7 @@ from kombu.message import Message
 
 from stagefleet.runs.messages import coordinator_template, message_template, problem_of_item, problem_of_run
 from tasks.runs import CoordinateNextRunTask, CoordinateTask
+from workers import consumer
 from workers.consumer import problem_of
 
 RUN = "0123456789ab"
@@ -123,3 +124,28 @@ def test_any_message_is_taken_or_refused(header, value, body):
     odd.headers[header] = value
     problem = problem_of(odd, TASKS)
     assert problem is None or problem.isascii()
+
+
+@pytest.mark.parametrize("template", [message_template("copy_stage"), coordinator_template()])
+def test_what_the_ledger_publishes_needs_no_model(template):
+    """Issue 10: the models took a twentieth of the CPU of an item that does nothing."""
+    usual = message(template)
+    assert consumer._are_usual(usual.headers)
+    assert consumer._is_usual(usual.decode())
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    header=st.sampled_from([*message().headers, "more"]),
+    value=VALUES | st.sampled_from([0, 0.0, False, 1, True, "", "a\x7f", "a" * 256, {}, [None], None]),
+    part=st.integers(0, 3),
+    key=st.sampled_from(["callbacks", "chord", "more", None]),
+)
+def test_the_models_accept_what_is_usual(header, value, part, key):
+    headers = message().headers | {header: value}
+    if consumer._are_usual(headers):
+        consumer._Headers.model_validate(headers)
+    body = message().decode()
+    body[part : part + 1] = [value] if key is None or part != 2 else [body[2] | {key: value}]
+    if consumer._is_usual(body):
+        consumer._Body.model_validate({"parts": tuple(body)})

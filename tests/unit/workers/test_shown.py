@@ -59,7 +59,7 @@ def test_what_a_sender_wrote_to_be_shown_is_not(positional):
         content_encoding="utf-8",
         accept={"application/json"},
     )
-    Shown(app)._hide_arguments(message)
+    Shown(app)._prepare_headers(message)
     assert PLANTED not in repr(message.headers)
     assert "hooks.test" in message.headers["kwargsrepr"]
     assert ARGUMENTS == message.payload[1]
