@@ -62,7 +62,7 @@ def test_a_finish_reads_the_run_once_and_publishes_the_next_item(harness: Ledger
         "evalsha": 1,
         "time": 1,
         "hget": 1,
-        "hmget": 2,  # the run, and the items to publish
+        "hmget": 3,  # the run, its message, and the items to publish
         "hdel": 2,
         "xadd": 1,
         "hincrby": 2,  # the run, and the fleet's counter

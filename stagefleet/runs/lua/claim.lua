@@ -13,9 +13,10 @@ local fence
 -- A queue is first in, first out over all runs: a message pushed before a claimed one, and not claimed a while
 -- later, is lost.
 local function note_newest_claimed()
-  local _, host, target = address(item, fields.queue)
-  if not host and integer(published) < integer(fields.overtaking_ms) + OVERTAKING_STEP_MS then return end
+  local is_hosted = fields.hosted and string.find(item, '\31', 1, true)
+  if not is_hosted and integer(published) < integer(fields.overtaking_ms) + OVERTAKING_STEP_MS then return end
   redis.call('HSET', meta, 'overtaking_ms', published)
+  local _, _, target = address(item, fields.queue)
   local name = P .. 'overtaking:' .. target
   if integer(published) > integer(redis.call('GET', name)) then
     redis.call('SET', name, published, 'PX', OVERTAKING_LIFE_MS)

@@ -96,11 +96,10 @@ end
 local function read_fields(run)
   local fields = {}
   fields.state, fields.queue, fields.parallel, fields.next, fields.queued, fields.held, fields.hosted, fields.awaits,
-    fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject,
-    fields.paused, fields.operation, fields.early, fields.enough =
+    fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.paused, fields.operation, fields.early,
+    fields.enough =
     unpack(redis.call('HMGET', key(run), 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted', 'awaits',
-      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject', 'paused', 'operation', 'early',
-      'enough'))
+      'lease_ms', 'max_attempts', 'overtaking_ms', 'paused', 'operation', 'early', 'enough'))
   return fields
 end
 
@@ -109,31 +108,48 @@ local function takes_claims(fields)
   return fields.state == 'running' or fields.state == 'submitting' and fields.early == '1'
 end
 
+-- Split the template of a run's messages into its texts, and names by their places between them: to fill them in costs
+-- less than to search the template for each message.
+local function split_template(template)
+  local texts, names, position = {}, {}, 1
+  for before, name, after in string.gmatch(template, '()@(%u+)@()') do
+    texts[#texts + 1] = string.sub(template, position, before - 1)
+    texts[#texts + 1] = string.sub(template, before, after - 1)
+    names[#texts], position = name, after
+  end
+  texts[#texts + 1] = string.sub(template, position)
+  return texts, names
+end
+
 -- Push one message for each index, and record the time, and the index of the next item.
 local function publish(run, fields, indexes, next_index)
   if #indexes == 0 then return end
-  local sent, queue = integer(fields.messages), fields.queue
+  local template, subject, sent = unpack(redis.call('HMGET', key(run), 'message', 'subject', 'messages'))
+  local texts, names = split_template(template)
+  local queue = fields.queue
+  sent = integer(sent)
   local items = redis.call('HMGET', key(run, 'items'), unpack(indexes))
   local messages, scores = {}, {}
   for n, index in ipairs(indexes) do
     local id, host, target = address(items[n] or '', queue)
-    local message = string.gsub(fields.message, '@(%u+)@', {
+    local values = {
       RUN = run,
       INDEX = index,
       TASK = run .. '.' .. index .. '.' .. (sent + n),
       ITEM = string.sub(cjson.encode(host and id .. ' on ' .. host or id), 2, -2),
       QUEUE = target,
-      SUBJECT = fields.subject or '', -- escaped already; its placeholders are not replaced
-    })
+      SUBJECT = subject or '', -- escaped already
+    }
+    for place, name in pairs(names) do texts[place] = values[name] or texts[place] end
     messages[target] = messages[target] or {}
-    table.insert(messages[target], message)
+    table.insert(messages[target], table.concat(texts))
     scores[2 * n - 1], scores[2 * n] = now, index
   end
   -- The script is atomic: a message that cannot be pushed leaves its item in its set.
   for target, texts in pairs(messages) do redis.call('LPUSH', P .. 'mq:' .. target, unpack(texts)) end
   redis.call('ZADD', key(run, 'published'), unpack(scores))
-  fields.messages, fields.next = sent + #indexes, next_index
-  redis.call('HSET', key(run), 'messages', fields.messages, 'next', next_index, 'enough', fields.enough or 0)
+  fields.next = next_index
+  redis.call('HSET', key(run), 'messages', sent + #indexes, 'next', next_index, 'enough', fields.enough or 0)
 end
 
 -- Return true if items of a run are not published yet.
