@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -118,6 +119,11 @@ _OTHER = "other"
 _STATUS = re.compile(r"[1-5][0-9]{2}\b")
 
 
+@lru_cache(maxsize=_MOST_COUNTS)
+def _counter_name(kind: str, *labels: str) -> str:
+    return " ".join((kind, *("_".join(label.split()) or _OTHER for label in labels)))
+
+
 class AttemptCounters:
     """Counts of what attempts go through, named as counters of the ledger; thread-safe and bounded."""
 
@@ -127,7 +133,7 @@ class AttemptCounters:
 
     def add(self, number: int, kind: str, *labels: str) -> None:
         """Add to a count, which belongs to others where too many wait for a heartbeat."""
-        name = " ".join((kind, *("_".join(label.split()) or _OTHER for label in labels)))
+        name = _counter_name(kind, *labels)
         with self._lock:
             is_known = name in self._numbers or len(self._numbers) < _MOST_COUNTS
             self._numbers[name if is_known else f"{kind} {_OTHER}"] += number
@@ -177,6 +183,13 @@ class ItemLease(RenewedLease):
         self._waits = 0
         self._wait_began_at = self._waited_seconds = 0.0
         self._moved_bytes = self._expected_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._renewer.add(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._renewer.discard((self,))
 
     @property
     def transfer(self) -> ItemTransfer:
@@ -275,15 +288,9 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
         self.counts = AttemptCounters()
         self._ledger = ledger
 
-    @contextmanager
-    def renewing(self, claim: Claim) -> Iterator[ItemLease]:
-        """Renew a claim's lease until the block ends."""
-        lease = ItemLease(self, claim)
-        self.add(lease)
-        try:
-            yield lease
-        finally:
-            self.discard([lease])
+    def renewing(self, claim: Claim) -> ItemLease:
+        """Return a claim's lease, which is renewed in its block."""
+        return ItemLease(self, claim)
 
     def transfers(self) -> tuple[ItemTransfer, ...]:
         """Return what the attempts here move now, of those with large content; the largest first."""

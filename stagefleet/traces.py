@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ class Span:
 
 
 _NO_SPAN = nullcontext(Span())
+_CURRENT: ContextVar[Span | None] = ContextVar("span", default=None)
 
 
 def span(
@@ -114,8 +116,9 @@ def in_span(name: str, kind: str) -> Callable[[Callable[_Arguments, _Result]], C
 
 def note(facts: Facts) -> None:
     """Add attributes to the current span, if this thread is in one of ours."""
-    if _find_tracer() is not None:
-        Span(importlib.import_module(_API).get_current_span()).note(facts)
+    current = _CURRENT.get()
+    if current is not None:
+        current.note(facts)
 
 
 def request_span(method: str, url: str) -> AbstractContextManager[Span]:
@@ -273,11 +276,14 @@ def _open(
         set_status_on_exception=False,
     ) as opened:
         made = Span(opened)
+        outer = _CURRENT.set(made)
         try:
             yield made
         except BaseException as error:
             made.fail(type(error).__name__, str(error) if isinstance(error, StagefleetError) else "")
             raise
+        finally:
+            _CURRENT.reset(outer)
 
 
 def _context_of(carrier: Mapping[str, str]) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -24,7 +24,7 @@ class ItemFailedError(Exception):
     """The item failed for good; its outcome is in the ledger."""
 
 
-class EndKind(Enum):
+class EndKind(StrEnum):
     """Ends of an attempt, by Celery's states."""
 
     DONE = "done"

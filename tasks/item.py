@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 import time
@@ -65,6 +66,7 @@ class ItemExecutor:
         self._redis_retry = RedisRetry(
             settings.outage_seconds, stopping=lambda: renewer.stopping, sleep=sleep
         )
+        self._process, self._claims = secrets.token_hex(8), itertools.count()
         self._runs: OrderedDict[str, _KnownRun] = OrderedDict()
         self._runs_lock = threading.Lock()
 
@@ -76,34 +78,34 @@ class ItemExecutor:
             RedisConfigurationError: The ledger's Redis has become unsuitable.
         """
         # One nonce for all tries: a lost reply costs neither lease nor attempt.
-        nonce = secrets.token_hex(8)
+        nonce = f"{self._process}.{next(self._claims)}"
         claim = self._redis_retry(lambda: self._ledger.claim(run_id, index, self._worker, nonce=nonce))
         if claim is None:
             _log.debug("item_not_claimed", action="claim", run=run_id, index=index)
             return _NOTHING
-        with (
-            structlog.contextvars.bound_contextvars(run=run_id, item=claim.item),
-            self._renewer.renewing(claim) as lease,
-        ):
+        with self._renewer.renewing(claim) as lease:
             try:
                 known = self._known_run(run_id)
             except errors.IncompatibleVersionError as error:
-                return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
+                with structlog.contextvars.bound_contextvars(run=run_id, item=claim.item):
+                    return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
             if known is None:
-                _log.warning("run_gone", action="claim")
+                _log.warning("run_gone", action="claim", run=run_id, item=claim.item)
                 return _NOTHING
             host = {} if claim.host is None else {"host": claim.host}
-            with (
-                structlog.contextvars.bound_contextvars(**known.facts, **host),
-                _open_span(known, claim) as made,
-            ):
-                end = self._attempt(operation, known, claim, lease)
-                made.note({"stagefleet.end": end.kind.value})
-                if end.kind in {EndKind.FAILED, EndKind.RETRY}:
-                    made.fail("", end.text)
+            fields = {"run": run_id, "item": claim.item, **known.facts, **host}
+            logged = structlog.contextvars.bind_contextvars(**fields)
+            try:
+                with _open_span(known, claim) as made:
+                    end = self._attempt(operation, known, claim, lease)
+                    made.note({"stagefleet.end": end.kind})
+                    if end.kind in (EndKind.FAILED, EndKind.RETRY):
+                        made.fail("", end.text)
+            finally:
+                structlog.contextvars.reset_contextvars(**logged)
             self._renewer.counts.add(round(claim.seconds * 1000), "attempt_ms", known.spec.operation)
             for registry in known.registries:
-                self._renewer.counts.add(1, "registry_attempts", registry, end.kind.value)
+                self._renewer.counts.add(1, "registry_attempts", registry, end.kind)
             return end
 
     def refuse(self, run_id: str, index: int, problem: str) -> None:
@@ -197,7 +199,7 @@ class ItemExecutor:
         told: str = "",
         last_step: LastStep | None = None,
     ) -> AttemptEnd:
-        last_step = last_step or LastStep()
+        last_step = LastStep() if last_step is None else last_step
         try:
             recorded = self._record(
                 claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason, last_step=last_step
@@ -341,6 +343,7 @@ def _outcome(
         seconds=round(claim.seconds, 3),
         bytes=sent_bytes,
         attempts=claim.attempt,
+        host=claim.host,
     )
 
 

@@ -228,10 +228,12 @@ class RedisLedger(RedisRuns):
         last_step: redis_client.LastStep | None = None,
     ) -> ledger.FinishResult:
         place = (claim.run_id, claim.index, claim.token)
+        if (outcome.attempts, outcome.host) != (claim.attempt, claim.host):
+            outcome = outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})
         arguments = (
             *place,
             outcome.state,
-            encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
+            encode_outcome(outcome),
             outcome.bytes,
             ""
             if retry_after_seconds is None
