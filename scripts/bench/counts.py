@@ -14,15 +14,23 @@ from contextlib import ExitStack, contextmanager
 from hashlib import sha1
 from importlib import resources
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import config
+import stagefleet
+import tasks
+import workers
+from config.envelope import open_envelope
 from stagefleet import Fleet, Settings
+from stagefleet.attempt import ItemResult
 from stagefleet.names import StageId
-from stagefleet.runs.messages import queue_key
+from stagefleet.runs.messages import queue_key, task_name
 from stagefleet.runs.models import ItemState, Outcome, RunSpec, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from tests.services import ImageMaker, RedisServer, RegistryServer, Workers, clean_environment, stage_id_of
 from tests.unit.storages.far import Course as FarCourse
+from workers.context import build_context
 
 __all__ = ["count_all"]
 
@@ -31,6 +39,7 @@ _ITEMS = 200
 _LEARNING = 4
 _QUIET_SECONDS = 1.0
 _SLOTS = 16
+_OURS = tuple(str(Path(package.__file__ or "").parent) for package in (config, stagefleet, tasks, workers))
 _END_OF_COUNT = "bench-check"
 _PACKAGES_OF_SCRIPTS = ("runs", "locks", "shared_state")
 _NOT_OF_STAGES = {"acknowledge", "beat", "enqueue_lost_coordinators", "lead", "renew", "snapshot", "sweep"}
@@ -59,7 +68,8 @@ def count_all(folder: Path) -> dict[str, int]:
     with ExitStack() as stack:
         redis = RedisServer(folder / "redis").start()
         stack.callback(redis.stop)
-        return count_commands_of_items(redis) | count_rounds() | _count_on_registries(folder, stack, redis)
+        items = count_commands_of_items(redis) | count_calls_of_items(redis)
+        return items | count_rounds() | _count_on_registries(folder, stack, redis)
 
 
 def count_rounds() -> dict[str, int]:
@@ -110,6 +120,33 @@ def count_commands_of_items(redis: RedisServer) -> dict[str, int]:
     ledger.close()
     # The newest claimed message is noted twice a second: those few commands are no whole one an item.
     return {"Redis commands, an item that does nothing": calls // (_ITEMS // 2 - _SLOTS)}
+
+
+def count_calls_of_items(redis: RedisServer) -> dict[str, int]:
+    """Count the functions of ours that an item which does nothing calls in a worker, once others are done."""
+    settings, client, calls = Settings(redis_url=redis.url), redis.client(), 0
+    context = build_context(settings, "bench", {"noop": lambda _storages, _attempt: ItemResult()})
+    ledger, task = context.ledger, context.app.tasks[task_name("noop")]
+    submission = ledger.open(RunSpec(operation="noop", parallel=_SLOTS))
+    ledger.append(submission, [f"{'d' * 56}-{number:013}" for number in range(_SLOTS)])
+    ledger.heartbeats.beat(WorkerInfo("bench", _SLOTS, ("noop",)), seconds=60)
+    ledger.start(submission)
+    messages: Any = client.lrange(queue_key(settings.key_prefix, "noop"), 0, -1)
+
+    def count(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_filename.startswith(_OURS)
+
+    for index in range(_LEARNING + 1):
+        sys.setprofile(count if index == _LEARNING else None)
+        open_envelope(messages[index], "noop")
+        task.run(run=submission.run_id, index=index)
+    sys.setprofile(None)
+    ledger.cancel(submission.run_id)
+    ledger.heartbeats.beat(WorkerInfo("bench", _SLOTS, ("noop",)), seconds=0)
+    client.delete(queue_key(settings.key_prefix, "noop"))
+    context.close()
+    return {"functions of ours, an item that does nothing": calls}
 
 
 def _count_on_registries(folder: Path, stack: ExitStack, redis: RedisServer) -> dict[str, int]:
