@@ -163,11 +163,7 @@ class ImageLocks:
         self._host = host
 
     def lock_shared(
-        self,
-        image: str,
-        *,
-        on_wait: OnWait | None = None,
-        check: Callable[[], None] | None = None,
+        self, image: str, *, on_wait: OnWait | None = None, check: Callable[[], None] | None = None
     ) -> HeldLock:
         """Prevent the removal of an image, as others may; `LockTimeoutError` if one takes too long."""
         return self._locks.acquire(self._name(image), shared=True, on_wait=on_wait, check=check)

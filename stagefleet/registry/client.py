@@ -222,11 +222,7 @@ class RegistryClient(BlobUploadApi):
             return False
 
     def delete_manifest(
-        self,
-        reference: Reference,
-        *,
-        lease: Lease = NO_LEASE,
-        precheck: Callable[[], float] | None = None,
+        self, reference: Reference, *, lease: Lease = NO_LEASE, precheck: Callable[[], float] | None = None
     ) -> None:
         """Delete a tag, or a digest with all of its tags ("Content Management").
 

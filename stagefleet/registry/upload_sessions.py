@@ -339,11 +339,7 @@ class UploadSessionApi(BlobApi):
                 current.move(replace(current.upload, url=self._location(response, repository)))
 
     def _put_blob(
-        self,
-        upload: Upload,
-        body: Callable[[], bytes | Body],
-        lease: Lease,
-        answer_seconds: float | None,
+        self, upload: Upload, body: Callable[[], bytes | Body], lease: Lease, answer_seconds: float | None
     ) -> None:
         parts = urlsplit(upload.url)
         query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))

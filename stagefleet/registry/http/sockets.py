@@ -254,11 +254,7 @@ def _unusable(host: str, key: str, file: Path | None, reason: OSError | str) -> 
 def _certificate_folders() -> list[Path]:
     """Return where the tools look, the user's own first."""
     config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return [
-        Path(config) / "containers/certs.d",
-        Path("/etc/containers/certs.d"),
-        Path("/etc/docker/certs.d"),
-    ]
+    return [Path(config) / "containers/certs.d", Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d")]
 
 
 def add_host_certificates(context: ssl.SSLContext, host: str) -> None:

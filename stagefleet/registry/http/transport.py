@@ -215,11 +215,7 @@ class _MapHttpErrors:
     __slots__ = ("_advise", "_proxies", "_url")
 
     def __init__(
-        self,
-        url: str,
-        proxies: Mapping[str, str] = MappingProxyType({}),
-        *,
-        advise: Callable[[], str] = str,
+        self, url: str, proxies: Mapping[str, str] = MappingProxyType({}), *, advise: Callable[[], str] = str
     ) -> None:
         self._url = url
         self._proxies = proxies
