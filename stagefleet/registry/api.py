@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Lock
 from types import MappingProxyType
-from typing import Self
+from typing import Self, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from stagefleet.credentials import DockerConfig
@@ -25,6 +25,18 @@ from stagefleet.threads import RequestThreads
 
 _UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
 """Headers that make caches on the way forward the request (RFC 9111, sections 5.2.1.4 and 5.4)."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """Fields of `ApiRequest` that most requests leave at their defaults."""
+
+    expected: frozenset[int]
+    headers: Mapping[str, str]
+    body: bytes | Callable[[], bytes | Body] | None
+    is_write: bool
+    retries: bool
+    precheck: Callable[[], float] | None
+    answer_seconds: float | None
 
 
 class Api:
@@ -107,14 +119,8 @@ class Api:
         subject: str,
         *,
         scopes: tuple[str, ...] = (),
-        expected: frozenset[int] = frozenset({200}),
-        headers: Mapping[str, str] = MappingProxyType({}),
-        body: bytes | Callable[[], bytes | Body] | None = None,
-        is_write: bool = False,
-        retries: bool = True,
         lease: Lease = NO_LEASE,
-        precheck: Callable[[], float] | None = None,
-        answer_seconds: float | None = None,
+        **options: Unpack[RequestOptions],
     ) -> ApiRequest:
         """Make a request about a repository; without scopes, one that pulls. Arguments as in `ApiRequest`."""
         return ApiRequest(
@@ -123,15 +129,9 @@ class Api:
             url,
             str(repository),
             subject,
-            expected,
             scopes=scopes or scopes_of(repository, "pull"),
-            headers=headers,
-            body=body,
-            is_write=is_write,
-            retries=retries,
             lease=current_lease(lease),
-            precheck=precheck,
-            answer_seconds=answer_seconds,
+            **options,
         )
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:

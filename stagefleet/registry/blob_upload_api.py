@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 from urllib.parse import urlencode
 
 import requests
@@ -31,6 +30,7 @@ from stagefleet.registry.http.responses import check_stored
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import Retries
 from stagefleet.registry.upload_sessions import (
+    BLOB_HEADERS,
     RESUMED_BYTES,
     STORED,
     BodyLimitError,
@@ -39,8 +39,6 @@ from stagefleet.registry.upload_sessions import (
     Upload,
     UploadSessionApi,
 )
-
-_BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
 
 
 class BlobUploadApi(UploadSessionApi):
@@ -216,20 +214,10 @@ class BlobUploadApi(UploadSessionApi):
 
         Others begin an upload and ignore the content, as distribution 2.8 and 3 do; return that upload.
         """
-        subject = f"blob {digest} of {repository}"
         url = f"{self._url(repository, 'blobs/uploads/')}?{urlencode({'digest': str(digest)}, safe=':')}"
-        request = self._request(
-            "POST",
-            repository,
-            url,
-            subject,
-            scopes=scopes_of(repository, "pull,push"),
-            expected=STORED,
-            headers=_BLOB_HEADERS,
-            body=body,
-            retries=False,
-            lease=lease,
-            answer_seconds=answer_seconds,
+        asked = Upload(repository, digest, url)
+        request = self._upload_request(
+            "POST", asked, lease, headers=BLOB_HEADERS, body=body, answer_seconds=answer_seconds
         )
         response, _ = self._http_client.read(request)
         upload = self._upload_of(response, repository, digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import quote
 
 import requests
@@ -13,7 +13,7 @@ from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import ACCEPTED, MANIFEST_BYTES, OCI_INDEX, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry.api import scopes_of
+from stagefleet.registry.api import RequestOptions, scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
 from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
@@ -43,7 +43,7 @@ class RegistryClient(BlobUploadApi):
         `NotFoundError` if the host answers, but is no registry.
         """
         url = f"{base_url(host, self._settings)}/v2/"
-        call = ApiRequest("GET", host, url, host, host, frozenset({200}), lease=current_lease(lease))
+        call = ApiRequest("GET", host, url, host, host, lease=current_lease(lease))
         try:
             self._http_client.read(call)
         except errors.NotFoundError as error:
@@ -107,7 +107,7 @@ class RegistryClient(BlobUploadApi):
         501 where GET works: then a GET decides.
         """
         try:
-            request = self._manifest_request("HEAD", reference, lease=lease)
+            request = self._manifest_request("HEAD", reference, lease)
             response, _ = self._http_client.read(request, MANIFEST_BYTES)
         except errors.RegistryError as error:
             if not may_be_unknown(error):
@@ -139,7 +139,7 @@ class RegistryClient(BlobUploadApi):
     def _fetch(self, reference: Reference, lease: Lease) -> tuple[bytes, Digest, str]:
         """Fetch the bytes of a manifest, their digest, and the media type that the registry names."""
         for _ in range(2):
-            request = self._manifest_request("GET", reference, lease=lease)
+            request = self._manifest_request("GET", reference, lease)
             response, raw = self._http_client.consume(request, partial(_read_manifest, request))
             if raw:
                 break
@@ -201,7 +201,7 @@ class RegistryClient(BlobUploadApi):
             LeaseLostError: The lease would not outlast the request.
         """
         headers = {"Content-Type": manifest.media_type}
-        request = self._manifest_request("PUT", reference, body=manifest.raw, headers=headers, lease=lease)
+        request = self._manifest_request("PUT", reference, lease, body=manifest.raw, headers=headers)
 
         def finish(response: requests.Response) -> Mapping[str, str]:
             read_content(response, request, MANIFEST_BYTES)
@@ -235,32 +235,23 @@ class RegistryClient(BlobUploadApi):
             RegistryError: With status 400 or 405 if the registry does not support this.
             LeaseLostError: The lease would not outlast the request.
         """
-        request = self._manifest_request("DELETE", reference, lease=lease, precheck=precheck)
+        request = self._manifest_request("DELETE", reference, lease, precheck=precheck)
         self._http_client.read(request, MANIFEST_BYTES)
 
     def _manifest_request(
-        self,
-        method: str,
-        reference: Reference,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = _ACCEPT,
-        lease: Lease = NO_LEASE,
-        precheck: Callable[[], float] | None = None,
+        self, method: str, reference: Reference, lease: Lease, **options: Unpack[RequestOptions]
     ) -> ApiRequest:
         actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
+        scopes = scopes_of(reference.repository, actions)
+        url = self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}")
+        options = {
+            "expected": frozenset({200, 201, 202, 204}),
+            "headers": _ACCEPT,
+            "is_write": method in {"PUT", "DELETE"},
+            **options,
+        }
         return self._request(
-            method,
-            reference.repository,
-            self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}"),
-            str(reference),
-            scopes=scopes_of(reference.repository, actions),
-            expected=frozenset({200, 201, 202, 204}),
-            headers=headers,
-            body=body,
-            is_write=method in {"PUT", "DELETE"},
-            lease=lease,
-            precheck=precheck,
+            method, reference.repository, url, str(reference), scopes=scopes, lease=lease, **options
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import requests
@@ -20,7 +20,7 @@ from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
-from stagefleet.registry.api import scopes_of
+from stagefleet.registry.api import RequestOptions, scopes_of
 from stagefleet.registry.blob_reader import BlobApi
 from stagefleet.registry.http.client import ApiRequest
 from stagefleet.registry.http.origins import base_url, join_url, origin_of
@@ -155,7 +155,7 @@ STORED = frozenset({200, 201, 202, 204})
 _CANCEL_SECONDS = 5.0
 _CANCELLED = frozenset({200, 202, 204, 404, 416})
 _MISPLACED = 416
-_BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
+BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class UploadSessionApi(BlobApi):
 
     def _ask_session(self, upload: Upload, lease: Lease) -> Upload:
         """Return an upload with the address and the offset that the registry has for it now."""
-        request = self._session_request("GET", upload, frozenset({204}), lease, retries=True)
+        request = self._upload_request("GET", upload, lease, expected=frozenset({204}), retries=True)
         response, _ = self._http_client.read(request)
         has_moved = "Location" in response.headers
         url = self._location(response, upload.repository) if has_moved else upload.url
@@ -257,21 +257,17 @@ class UploadSessionApi(BlobApi):
 
     def _delete_session(self, upload: Upload, lease: Lease) -> int:
         """Send the DELETE of an upload; return the status of the answer."""
-        request = self._session_request("DELETE", upload, _CANCELLED, lease, retries=False)
+        request = self._upload_request("DELETE", upload, lease, expected=_CANCELLED)
         return self._http_client.read(request)[0].status_code
 
-    def _session_request(
-        self, method: str, upload: Upload, expected: frozenset[int], lease: Lease, *, retries: bool
+    def _upload_request(
+        self, method: str, upload: Upload, lease: Lease, **options: Unpack[RequestOptions]
     ) -> ApiRequest:
+        """Make a request of an upload, without retries: an upload goes on in another way after a failure."""
+        options = {"expected": STORED, "retries": False, **options}
+        scopes = scopes_of(upload.repository, "delete,pull,push" if method == "DELETE" else "pull,push")
         return self._request(
-            method,
-            upload.repository,
-            upload.url,
-            upload.subject,
-            scopes=scopes_of(upload.repository, "delete,pull,push" if method == "DELETE" else "pull,push"),
-            expected=expected,
-            retries=retries,
-            lease=lease,
+            method, upload.repository, upload.url, upload.subject, scopes=scopes, lease=lease, **options
         )
 
     def _own_address(self, upload: Upload) -> str | None:
@@ -319,45 +315,27 @@ class UploadSessionApi(BlobApi):
         self, current: CurrentUpload, source: Body | io.BytesIO, size: int, lease: Lease
     ) -> None:
         """Send a blob in chunks; the upload moves with each: an older address leads nowhere."""
-        offset, repository = current.upload.offset, current.upload.repository
+        offset = current.upload.offset
         while piece := _read_chunk(source, size):
-            request = self._request(
-                "PATCH",
-                repository,
-                current.upload.url,
-                current.upload.subject,
-                scopes=scopes_of(repository, "pull,push"),
-                expected=STORED,
-                headers={**_BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"},
-                body=piece,
-                retries=False,
-                lease=lease,
-            )
+            headers = {**BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"}
+            request = self._upload_request("PATCH", current.upload, lease, headers=headers, body=piece)
             response, _ = self._http_client.read(request)
             offset += len(piece)
             if "Location" in response.headers:
-                current.move(replace(current.upload, url=self._location(response, repository)))
+                url = self._location(response, current.upload.repository)
+                current.move(replace(current.upload, url=url))
 
     def _put_blob(
         self, upload: Upload, body: Callable[[], bytes | Body], lease: Lease, answer_seconds: float | None
     ) -> None:
         parts = urlsplit(upload.url)
         query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
-        headers = dict(_BLOB_HEADERS)
+        ended = replace(upload, url=urlunsplit(parts._replace(query=query, fragment="")))
+        headers = dict(BLOB_HEADERS)
         if 0 < upload.offset < upload.size:
             headers["Content-Range"] = f"{upload.offset}-{upload.size - 1}"
-        request = self._request(
-            "PUT",
-            upload.repository,
-            urlunsplit(parts._replace(query=query, fragment="")),
-            upload.subject,
-            scopes=scopes_of(upload.repository, "pull,push"),
-            expected=STORED,
-            headers=headers,
-            body=body,
-            retries=False,
-            lease=lease,
-            answer_seconds=answer_seconds,
+        request = self._upload_request(
+            "PUT", ended, lease, headers=headers, body=body, answer_seconds=answer_seconds
         )
         response, _ = self._http_client.read(request)
         check_stored(response.headers, upload.subject, upload.digest)

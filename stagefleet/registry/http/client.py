@@ -65,7 +65,7 @@ class ApiRequest:
     url: str
     repository: str
     subject: str
-    expected: frozenset[int]
+    expected: frozenset[int] = frozenset({200})
     scopes: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Callable[[], bytes | Body] | None = None
