@@ -45,10 +45,8 @@ class RedisLocks(LockManager):
         return int(self.scripts.call("release", name, ticket or ""))
 
     def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
-        lease_ms = self._lease_ms
-        return int(
-            self.scripts.call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms)
-        )
+        mode, lease_ms = "1" if shared else "", self._lease_ms
+        return int(self.scripts.call("acquire", name, ticket, mode, label, lease_ms, lease_ms))
 
     def _request_free(self, wanted: Mapping[str, bool], ticket: str, label: str) -> Sequence[int]:
         pairs = ((name, "1" if shared else "") for name, shared in wanted.items())
@@ -138,9 +136,8 @@ class MemoryLocks(LockManager):
 
     def locks(self) -> list[LockInfo]:
         with self._changed:
-            return [
-                info for info in map(self._info_of, sorted(self._tickets)) if info.holders or info.waiting
-            ]
+            infos = map(self._info_of, sorted(self._tickets))
+            return [info for info in infos if info.holders or info.waiting]
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
         with self._changed:
@@ -162,9 +159,7 @@ class MemoryLocks(LockManager):
             self._keep(name, entries)
             if mine.fence:
                 return mine.fence
-            ahead = [entry for entry in entries if entry.fence] + [
-                entry for entry in entries[: entries.index(mine)] if not entry.fence
-            ]
+            ahead = [entry for entry in entries if entry.fence] + entries[: entries.index(mine)]
             if any(not (shared and entry.shared) for entry in ahead):
                 return 0
             self._number += 1
@@ -214,11 +209,8 @@ class MemoryLocks(LockManager):
                 LockHolder(entry.id, entry.label, entry.shared, entry.fence, entry.until - now)
                 for entry in entries
             ]
-        return LockInfo(
-            name,
-            tuple(entry for entry in told if entry.fence),
-            tuple(entry for entry in told if not entry.fence),
-        )
+        holders = tuple(entry for entry in told if entry.fence)
+        return LockInfo(name, holders, waiting=tuple(entry for entry in told if not entry.fence))
 
     def _renew(self, locks: Sequence[HeldLock]) -> list[bool]:
         with self._changed:

@@ -67,7 +67,6 @@ class StageLocks:
         self._locks = locks
         self._host = host
 
-    @contextmanager
     def lock_for_copy(
         self,
         source: StorageAddress,
@@ -75,28 +74,23 @@ class StageLocks:
         stage_id: StageId,
         attempt: Attempt,
         last_step: LastStep | None = None,
-    ) -> Iterator[StageLock]:
+    ) -> AbstractContextManager[StageLock]:
         """Lock a stage for a copy; the end of the block may leave the release to the item's last step."""
         wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
-        with self._acquire(wanted, attempt, last_step) as stage_lock:
-            yield stage_lock
+        return self._acquire(wanted, attempt, last_step)
 
-    @contextmanager
     def lock_exclusively(
         self, address: StorageAddress, *stage_ids: StageId, attempt: Attempt
-    ) -> Iterator[StageLock]:
+    ) -> AbstractContextManager[StageLock]:
         """Lock stages exclusively: to delete them, or to build one from other images."""
         wanted = {self._name(address, stage_id): False for stage_id in stage_ids}
-        with self._acquire(wanted, attempt) as stage_lock:
-            yield stage_lock
+        return self._acquire(wanted, attempt)
 
-    @contextmanager
     def lock_referrers(
         self, address: StorageAddress, subject: Digest, attempt: Attempt
-    ) -> Iterator[StageLock]:
+    ) -> AbstractContextManager[StageLock]:
         """Lock the list of a manifest's referrers, which is read, changed and written again."""
-        with self._acquire({f"referrers/{address}/{subject}": False}, attempt) as stage_lock:
-            yield stage_lock
+        return self._acquire({f"referrers/{address}/{subject}": False}, attempt)
 
     @contextmanager
     def try_lock_exclusively(
