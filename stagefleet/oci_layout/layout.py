@@ -196,19 +196,17 @@ class OciLayout:
             with suppress(errors.ContentError):  # a broken image can be deleted, too
                 for raw in self._walk(root):
                     with suppress(errors.UnsupportedManifestError):
-                        unused.update(str(part.digest).encode() for part in _parts(Manifest.parse(raw)))
+                        manifest = Manifest.parse(raw)
+                        parts = (manifest.config, *manifest.layers, *manifest.members, manifest.subject)
+                        unused.update(str(part.digest).encode() for part in parts if part)
         for entry in index_entries(self._files):
             if unused and entry.tag not in tags:
                 current_lease().check()
-                for raw in self._texts(entry):
+                kept = entry.descriptor
+                for raw in chain([entry.text.encode()], self._walk(kept) if kept else ()):
                     # All digests in a document: what a manifest of an unknown kind refers to stays, too.
                     unused.difference_update(_DIGEST.findall(raw))
         return [Digest.parse(digest.decode()) for digest in unused]
-
-    def _texts(self, entry: IndexEntry) -> Iterator[bytes]:
-        yield entry.text.encode()
-        if entry.descriptor is not None:
-            yield from self._walk(entry.descriptor)
 
     def _walk(self, root: Descriptor) -> Iterator[bytes]:
         """Yield the manifests that a descriptor leads to, and no missing ones.
@@ -272,11 +270,6 @@ class OciLayout:
         return errors.BrokenStageError(
             f"{self._path} lacks the blob {digest} of the stage: delete the stage there, and copy it again"
         )
-
-
-def _parts(manifest: Manifest) -> Iterator[Descriptor]:
-    """Yield all that a manifest refers to."""
-    yield from filter(None, (manifest.config, *manifest.layers, *manifest.members, manifest.subject))
 
 
 class LayoutBlob(VerifiedSource):
