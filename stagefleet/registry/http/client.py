@@ -338,11 +338,8 @@ class HttpClient:
         A login that was left out once stays out, even if a redirect leads back: another origin chose it.
         """
         url, own, is_own = call.url, self._origin_of(call), True
-        ends_at = math.inf
-        if call.body is None:  # all hops share one time limit
-            ends_at = (
-                time.monotonic() + self._http.connect_timeout_seconds + 2 * self._http.read_timeout_seconds
-            )
+        seconds = self._http.connect_timeout_seconds + 2 * self._http.read_timeout_seconds
+        ends_at = time.monotonic() + seconds if call.body is None else math.inf  # all hops share this limit
         for _ in range(_MOST_REDIRECTS):
             is_own = is_own and origin_of(url) == own
             headers = dict(call.headers)
@@ -358,7 +355,7 @@ class HttpClient:
         raise call.error(f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)")
 
     def _send(
-        self, call: ApiRequest, url: str, headers: Mapping[str, str], ends_at: float = math.inf
+        self, call: ApiRequest, url: str, headers: Mapping[str, str], ends_at: float
     ) -> requests.Response:
         if call.is_write:
             # The lease has to cover the whole request: connecting, sending and the response.

@@ -98,8 +98,7 @@ class OriginConnections:
             with _AS_URLLIB3:
                 _send(connection, head, request.body)
                 answer = _Answer(connection.sock, str(request.method))
-                deadline = current_deadline()
-                if deadline is not None:
+                if (deadline := current_deadline()) is not None:
                     deadline.begin_answer()
                 answer.begin()
         except BaseException:
@@ -135,12 +134,8 @@ class OriginConnections:
             connection.close()
 
     def _new_connection(self) -> _Connection:
-        _, host, port = self._address
-        connection = (
-            Connection(host, port)
-            if self._context is None
-            else TlsConnection(host, port, ssl_context=self._context)
-        )
+        (_, host, port), context = self._address, self._context
+        connection = TlsConnection(host, port, ssl_context=context) if context else Connection(host, port)
         try:
             with _AS_URLLIB3:
                 connection.connect()
@@ -296,11 +291,8 @@ class _Answer(http.client.HTTPResponse):
 
     def close(self) -> None:
         """Close it, with its connection if there may be more of the body."""
-        self.has_ended = True
-        super().close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self.will_close = True
+        self._end()
 
     def _end(self) -> None:
         self.has_ended = True

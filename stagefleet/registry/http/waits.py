@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Self
 
 from stagefleet import errors
 from stagefleet.backoff import Backoff, jittered
@@ -32,7 +30,6 @@ class Deadline:
     `is_streamed`.
 
     Args:
-        host: The requested host, for messages.
         connect_seconds: Limit for connecting: all addresses, proxy and TLS together. The name lookup before
             it may take three times as long: resolvers wait 5 s for a server that is down.
         phase_seconds: Limit for each other phase.
@@ -85,8 +82,7 @@ class Deadline:
 
     def begin_connecting(self) -> None:
         """Begin the phase of connecting, after the name lookup."""
-        self._began_at = self._clock()
-        self._phase_ends_at = min(self._began_at + self._connect_seconds, self._ends_at)
+        self.begin(_CONNECT, self._connect_seconds)
 
     def begin(self, phase: str, seconds: float | None = None) -> None:
         """Begin another phase, named as a message ends: "... took longer than 60 s"."""
@@ -176,7 +172,6 @@ _NAP_SECONDS = 1.0  # longest time until a wait notices that the item was cancel
 _LOGGER = logging.getLogger("stagefleet")
 YEAR_SECONDS = 365 * 24 * 3600
 
-
 _HURRIED: ContextVar[tuple[str, float]] = ContextVar("_HURRIED", default=("", 0.0))
 
 
@@ -190,46 +185,30 @@ def hurrying(host: str, seconds: float) -> Iterator[None]:
         _HURRIED.reset(token)
 
 
-@dataclass(slots=True)
-class WaitBudget:
-    """Time that a host may still make one call wait, all its attempts together."""
-
-    left_seconds: float
-
-    @classmethod
-    def of(cls, host: str, longest_seconds: float) -> Self:
-        """Create the budget for a call to a host; `hurrying` may lower the limit of the settings."""
-        hurried, seconds = _HURRIED.get()
-        return cls(min(seconds, longest_seconds) if host == hurried else longest_seconds)
-
-    def allows(self, seconds: float) -> bool:
-        """Spend some seconds; False if fewer are left."""
-        if seconds > self.left_seconds:
-            return False
-        self.left_seconds -= seconds
-        return True
-
-
 class Retries:
     """Retries of one call: counts its failures, and says how long to pause before it is repeated.
 
-    Attributes:
-        failures: Attempts that failed so far.
+    The host may make the call wait for `longest_wait_seconds`, all attempts together; `hurrying` may lower
+    that.
     """
 
     def __init__(self, http: HttpSettings, host: str, longest_wait_seconds: float) -> None:
         self.failures = 0
         self._http = http
-        self._budget = WaitBudget.of(host, longest_wait_seconds)
+        hurried, seconds = _HURRIED.get()
+        self._left_seconds = min(seconds, longest_wait_seconds) if host == hurried else longest_wait_seconds
 
     def allows_wait(self, seconds: float) -> bool:
         """Spend seconds that the host asks for; False if the call has waited long enough for it."""
-        return self._budget.allows(seconds)
+        if seconds > self._left_seconds:
+            return False
+        self._left_seconds -= seconds
+        return True
 
     def next_pause_seconds(self, error: errors.StagefleetError, limit: int) -> float:
         """Count a failure and return the pause before the next attempt; raise the error if there is none."""
         asked: float | None = getattr(error, "retry_after_seconds", None)
-        if self.failures >= limit or not self._budget.allows(asked or 0.0):
+        if self.failures >= limit or not self.allows_wait(asked or 0.0):
             raise error
         self.failures += 1
         wait = backoff_seconds(self._http, self.failures)
@@ -291,15 +270,11 @@ def pause(
     Errors are as of `Lease.waiting` and `Lease.check`.
     """
     with waiting(lease, seconds, host, text):
-        _wait(seconds, lease, sleep)
-
-
-def _wait(seconds: float, lease: Lease, sleep: Callable[[float], None]) -> None:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            lease.check()
+            sleep(min(left, _NAP_SECONDS))
         lease.check()
-        sleep(min(left, _NAP_SECONDS))
-    lease.check()
 
 
 # Notices about requests that are repeated.
