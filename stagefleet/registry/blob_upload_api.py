@@ -24,6 +24,7 @@ from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_source import BlobSource, BlobStream, SourceError, UploadSource
+from stagefleet.registry.error_mapping import is_refusal
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.origins import api_path
 from stagefleet.registry.http.responses import check_stored
@@ -61,8 +62,17 @@ class BlobUploadApi(UploadSessionApi):
         the blob, again for each try; what its source raises is raised here. `await_turn` is called before
         content is sent. A large blob goes on in the session in `sessions`, if there is one.
         """
+
+        def open_at(offset: int, *, is_early: bool) -> BlobSource:
+            if is_early or descriptor.size - offset > CHUNK_BYTES:  # read ahead of who sends it
+                return BlobStream(open_source, self.threads, lease, offset)
+            opened = open_source()
+            if offset:
+                opened.skip(offset)
+            return opened
+
         sessions = sessions if descriptor.size >= RESUMED_BYTES else None
-        source = self._source_of(descriptor, open_source, await_turn, lease)
+        source = UploadSource(open_at, await_turn)
         try:
             upload = self._find_kept(destination, descriptor, sessions, lease)
             is_absent = upload is not None
@@ -117,25 +127,6 @@ class BlobUploadApi(UploadSessionApi):
         """Send the content of a small blob; begin a new upload if that fails."""
         self._send(upload, lambda current: self._send_once(current, lambda: content, lease), lease)
 
-    def _source_of(
-        self,
-        blob: Descriptor,
-        open_source: Callable[[], BlobSource],
-        await_turn: Callable[[], None],
-        lease: Lease,
-    ) -> UploadSource:
-        """Return the source of an upload; what is larger than a chunk is read ahead of its sender."""
-
-        def open_at(offset: int, *, is_early: bool) -> BlobSource:
-            if is_early or blob.size - offset > CHUNK_BYTES:
-                return BlobStream(open_source, self.threads, lease, offset)
-            opened = open_source()
-            if offset:
-                opened.skip(offset)
-            return opened
-
-        return UploadSource(open_at, await_turn)
-
     # Ask for a blob, and begin its upload.
 
     def begin_upload(
@@ -159,9 +150,11 @@ class BlobUploadApi(UploadSessionApi):
             return None if is_there else self._open_upload(repository, digest, lease)
         try:
             return self._open_upload(repository, digest, lease, mount_from=source)
-        except (errors.CredentialsError, errors.RegistryError) as error:
-            is_login = isinstance(error, errors.CredentialsError)
-            if (source == repository and is_login) or not _is_refusal(error):
+        except errors.CredentialsError:
+            if source == repository:
+                raise
+        except errors.RegistryError as error:
+            if not is_refusal(error):
                 raise
         # No pull right on the other repository, or no mounts at all: the same without a mount, and if that
         # is taken, so from now on.
@@ -343,11 +336,6 @@ class BlobUploadApi(UploadSessionApi):
             return self._put_blob(upload, lambda: b"", lease, answer_seconds)
         with source.one_try(upload.offset):
             return self._send_once(current, source.open, lease, answer_seconds=answer_seconds)
-
-
-def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:
-    """Return True if a registry refuses the request for good, rather than failing for now."""
-    return isinstance(error, errors.CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers
 
 
 def _is_misplaced(error: errors.StagefleetError) -> bool:

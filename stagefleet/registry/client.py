@@ -15,7 +15,7 @@ from stagefleet.manifests import ACCEPTED, MANIFEST_BYTES, OCI_INDEX, Descriptor
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import RequestOptions, scopes_of
 from stagefleet.registry.blob_upload_api import BlobUploadApi
-from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
+from stagefleet.registry.error_mapping import is_refusal, may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.origins import base_url
@@ -47,12 +47,8 @@ class RegistryClient(BlobUploadApi):
         try:
             self._http_client.read(call)
         except errors.NotFoundError as error:
-            raise errors.NotFoundError(
-                f"{host} answers, but is no registry: there is no /v2/",
-                method="GET",
-                repository=host,
-                status=404,
-            ) from error
+            message = f"{host} answers, but is no registry: there is no /v2/"
+            raise call.error(message, errors.NotFoundError, status=404) from error
 
     def tags(self, repository: Repository, *, lease: Lease = NO_LEASE) -> Iterator[str]:
         """List all tags of a repository, each once; a page is requested when its first tag is.
@@ -65,7 +61,7 @@ class RegistryClient(BlobUploadApi):
         def fetch(url: str, stop_at: str) -> Page:
             request = self._request("GET", repository, url, f"the tags of {repository}", lease=lease)
             return self._http_client.consume(
-                request, lambda response: self._read_page(repository, url, response, stop_at)
+                request, lambda response: self._read_page(repository, request, response, stop_at)
             )
 
         return iter(TagList(repository, self._url(repository, "tags/list"), fetch, self._habits))
@@ -80,7 +76,9 @@ class RegistryClient(BlobUploadApi):
             return False
         return True
 
-    def _read_page(self, repository: Repository, url: str, response: requests.Response, stop_at: str) -> Page:
+    def _read_page(
+        self, repository: Repository, request: ApiRequest, response: requests.Response, stop_at: str
+    ) -> Page:
         page = TagPage()
         try:
             for piece in responses.pieces_of(response, _TAGS_BYTES):
@@ -91,14 +89,10 @@ class RegistryClient(BlobUploadApi):
             page.close()
         except (MalformedPageError, responses.TooManyBytesError) as error:
             response.close()
-            raise errors.RegistryError(
-                f"{repository.host} answered with what is no list of tags ({error}): is it a registry?",
-                method="GET",
-                repository=str(repository),
-                status=response.status_code,
-            ) from None
+            message = f"{request.host} answered with what is no list of tags ({error}): is it a registry?"
+            raise request.error(message, status=response.status_code) from None
         following = responses.next_link(response.headers.get("Link", ""))
-        return Page(page, following and self._same_registry(repository, url, following))
+        return Page(page, following and self._same_registry(repository, request.url, following))
 
     def head_manifest(self, reference: Reference, *, lease: Lease = NO_LEASE) -> Descriptor:
         """Resolve a tag or digest, by HEAD if possible ("Pulling manifests"); `NotFoundError` for none.
@@ -210,7 +204,8 @@ class RegistryClient(BlobUploadApi):
         try:
             stored = self._http_client.consume(request, finish)
         except errors.RegistryError as error:
-            if not _may_be_there(error) or not self._names(reference, manifest.digest, lease):
+            # An immutable tag takes no second PUT, and the answer to the first may be lost (buildkit #3776).
+            if not is_refusal(error) or not self._names(reference, manifest.digest, lease):
                 raise
             return
         responses.check_stored(stored, str(reference), manifest.digest, manifest.raw)
@@ -263,11 +258,3 @@ def _read_manifest(request: ApiRequest, response: requests.Response) -> tuple[re
     if b'"errors"' in raw:
         refuse_errors(response, request.subject, raw)
     return response, raw
-
-
-def _may_be_there(error: errors.RegistryError) -> bool:
-    """Return True if a registry may refuse a manifest because the tag names it already.
-
-    An immutable tag takes no second PUT, and the answer to the first one may be lost (buildkit #3776).
-    """
-    return 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers

@@ -31,7 +31,6 @@ _OUR_QUERY = frozenset({"digest", "from", "last", "mount", "n"})
 _LIMITED = "TOOMANYREQUESTS"
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
-
 _SENSELESS = (
     errors.InvalidNameError,
     ValueError,
@@ -153,10 +152,14 @@ def refuse_errors(response: requests.Response, subject: str, begin: bytes = b"")
     )
 
 
+def is_refusal(error: errors.RegistryError) -> bool:
+    """Return True if a registry refuses the request for good, rather than failing for now."""
+    return 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
+
+
 def may_be_unknown(error: errors.RegistryError) -> bool:
     """Return True if a registry may not know what was asked: a GET may succeed where this ended a HEAD."""
-    is_refused = 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
-    return is_refused or error.status == requests.codes.not_implemented
+    return is_refusal(error) or error.status == requests.codes.not_implemented
 
 
 def _read_error_body(response: requests.Response) -> _ErrorBody:
@@ -180,8 +183,7 @@ def _document_of(body: bytes) -> dict[str, Any] | None:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    is_told = isinstance(document, dict) and isinstance(document.get("errors"), list)
-    return document if is_told else None
+    return document if isinstance(document, dict) and isinstance(document.get("errors"), list) else None
 
 
 def _parse_errors(document: dict[str, Any], response: requests.Response) -> _ErrorBody:

@@ -18,7 +18,7 @@ import requests
 from stagefleet.credentials import Login
 from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavailableError
 from stagefleet.redaction import remember_secret, words_of
-from stagefleet.registry.http.origins import Origin, is_loopback, join_url, origin_of
+from stagefleet.registry.http.origins import is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all, retry_after_seconds
 from stagefleet.registry.http.waits import span_text
 
@@ -170,8 +170,7 @@ class TokenServer:
             response = self._exchange(send, login.identity_token, scopes)
         else:
             response = self._ask(send, login, scopes)
-        content = read_all(response, _LIMIT_BYTES)
-        document = _parse(content)
+        document = _parse(read_all(response, _LIMIT_BYTES))
         self._check_status(response, document, login)
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or _BEARER_TOKEN.fullmatch(value) is None:
@@ -213,14 +212,12 @@ class TokenServer:
             read_all(response, _LIMIT_BYTES)
             target = join_url(url, location)
             own, given = origin_of(url), origin_of(target)
-            if given.scheme != "https" and not (is_loopback(given.host) or _is_plain(own)):
+            is_from_plain = own.scheme == "http" and not is_loopback(own.host)  # over the network
+            if given.scheme != "https" and not (is_loopback(given.host) or is_from_plain):
                 raise CredentialsError(
                     f"{self._name} redirects to plain HTTP, which is not safe: give it HTTPS"
                 )
-            is_same = given.host == own.host and (
-                given.port == own.port or (given.is_default and own.is_default)
-            )
-            if has_login and not is_same:
+            if has_login and not given.has_same_server(own):
                 return response
             url = target
         raise CredentialsError(f"{self._name} sends us in circles ({_MOST_REDIRECTS} redirects)")
@@ -266,11 +263,6 @@ class TokenServer:
         return f"the token server {self.host} of registry {self.registry}"
 
 
-def _is_plain(origin: Origin) -> bool:
-    """Return True for plain HTTP that leaves this machine."""
-    return origin.scheme == "http" and not is_loopback(origin.host)
-
-
 def basic_header(login: Login) -> str:
     """Build the Authorization header for a user name and password (RFC 7617)."""
     pair = f"{login.username}:{login.password}".encode()
@@ -305,12 +297,9 @@ def _life_seconds(document: Mapping[str, Any], headers: Mapping[str, str]) -> fl
     that is over: then the clock of who issued it is another, and tells no age.
     """
     life = document.get("expires_in")
-    if isinstance(life, bool) or not isinstance(life, int | float):
-        life = _DEFAULT_LIFE_SECONDS
-    if isinstance(life, float) and not math.isfinite(life):
+    if isinstance(life, bool) or not isinstance(life, int | float) or not -math.inf < life < math.inf:
         life = _DEFAULT_LIFE_SECONDS
     life = min(max(life, 0.0), _ENDLESS_SECONDS)  # an integer of hundreds of digits is no float
-    age = 0.0
     try:
         issued_at = datetime.fromisoformat(document["issued_at"])
         age = (parsedate_to_datetime(headers["Date"]) - issued_at).total_seconds()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -46,6 +47,11 @@ class Origin(NamedTuple):
     def is_default(self) -> bool:
         """True if the port is the scheme's default."""
         return self.port == _DEFAULT_PORTS.get(self.scheme)
+
+    def has_same_server(self, other: Origin) -> bool:
+        """Return True if host and port are the same; the ports also if each is its scheme's default."""
+        is_same_port = self.port == other.port or (self.is_default and other.is_default)
+        return self.host == other.host and is_same_port
 
 
 def origin_of(url: str) -> Origin:
@@ -113,12 +119,9 @@ def join_url(url: str, given: str) -> str:
 def in_own_scheme(url: str, base: str) -> str:
     """Return a URL in the scheme of the registry at `base`, if it is the registry's own in another.
 
-    Behind a proxy that terminates TLS a registry may not know its own scheme. The port is the same then, or
-    each is the default of its scheme.
+    Behind a proxy that terminates TLS a registry may not know its own scheme.
     """
-    ours, given = origin_of(base), origin_of(url)
-    is_same_port = given.port == ours.port or (given.is_default and ours.is_default)
-    return moved_to(base, url) if given.host == ours.host and is_same_port else url
+    return moved_to(base, url) if origin_of(url).has_same_server(origin_of(base)) else url
 
 
 def moved_to(base: str, url: str) -> str:
@@ -174,37 +177,31 @@ def is_refused_as_plain(response: requests.Response, body: bytes) -> bool:
 # knows no `*.example.com`, and takes `example.com` for the end of any name.
 
 
-_SCHEMES = frozenset({"http", "https"})
-
-
 def proxies_of(origin: str) -> dict[str, str]:
     """Read the proxies for an origin, `scheme://host[:port]`, from the environment; none for loopback hosts.
 
     `SettingsError` if the address of the proxy cannot be read, or is that of a SOCKS proxy.
     """
-    if is_loopback(urlsplit(origin).netloc) or _needs_none(origin, _no_proxy()):
+    no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if is_loopback(urlsplit(origin).netloc) or _needs_none(origin, no_proxy):
         return {}
     proxies = getproxies()
     proxy = select_proxy(origin, proxies)
     if not proxy:
         return proxies
-    if host_of(proxy if "://" in proxy else f"http://{proxy}") == "...":
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    if host_of(address) == "...":
         raise SettingsError(
             f"the proxy for {host_of(origin)} in the environment has no address that can be read: write "
             "http://USER:PASSWORD@HOST:PORT, and in user and password each of / ? # @ : % as %2F %3F %23 %40 "
             "%3A %25"
         )
-    scheme = proxy.partition("://")[0].lower() if "://" in proxy else "http"
-    if scheme not in _SCHEMES:
+    if address.partition("://")[0].lower() not in _DEFAULT_PORTS:
         raise SettingsError(
             f"the proxy for {host_of(origin)} in the environment is no HTTP proxy: SOCKS is not supported; "
             "name an HTTP proxy in HTTPS_PROXY, or the host in NO_PROXY"
         )
     return proxies
-
-
-def _no_proxy() -> str:
-    return os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
 
 
 def _needs_none(origin: str, no_proxy: str) -> bool:
@@ -217,27 +214,20 @@ def _needs_none(origin: str, no_proxy: str) -> bool:
 def _matches(entry: str, name: str, port: int) -> bool:
     if entry == "*":
         return True
-    try:
+    with suppress(ValueError):
         network = ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        pass
-    else:
         address = ip_address_of(name)
         return address is not None and address in network
-    host, wanted = _split_port(entry)
+    host, colon, wanted = entry.rpartition(":")
+    if not (colon and wanted.isdigit() and (host.endswith("]") or ":" not in host)):
+        host, wanted = entry, ""  # it names no port
     if not host or (wanted and wanted != str(port)):
         return False
-    if ip_address_of(host.strip("[]")) is not None:
-        return ip_address_of(host.strip("[]")) == ip_address_of(name)
+    named = ip_address_of(host.strip("[]"))
+    if named is not None:
+        return named == ip_address_of(name)
     if host.startswith("*."):
         host = host[1:]
     if host.startswith("."):
         return name.endswith(host)  # subdomains alone
     return name == host or name.endswith(f".{host}")
-
-
-def _split_port(entry: str) -> tuple[str, str]:
-    host, colon, port = entry.rpartition(":")
-    return (
-        (host, port) if colon and port.isdigit() and (host.endswith("]") or ":" not in host) else (entry, "")
-    )
