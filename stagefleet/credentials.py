@@ -213,9 +213,8 @@ class DockerConfig:
         helper = self._helper(document, host)
         if helper:
             asked = _HUB_KEY if _canonical(host) == _HUB_KEY else host
-            for address in dict.fromkeys(
-                (asked, key or asked)
-            ):  # stored under the spelling of `docker login`
+            # It is stored under the spelling of `docker login`.
+            for address in dict.fromkeys((asked, key or asked)):
                 answer = ask_helper(helper, address, timeout_seconds=self._helper_timeout_seconds)
                 if answer is not None:
                     username, secret = answer
@@ -295,9 +294,8 @@ class DockerConfig:
             if pair is None:
                 raise self._malformed(f"{where}, auth")
             username, password = pair
-        if values["identitytoken"]:
-            return Login(username, password, values["identitytoken"])
-        return Login(username, password) if username or password else None
+        token = values["identitytoken"]
+        return Login(username, password, token) if username or password or token else None
 
     def _malformed(self, key: str) -> CredentialsError:
         shown = quoted(key, limit=200)[1:-1]

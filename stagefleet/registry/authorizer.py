@@ -197,8 +197,8 @@ class Authorizer:
         lacks_rights: bool = False,
     ) -> str:
         """Return the cached grant, or a new one if that was refused or is stale."""
-        is_token = isinstance(kind, tokens.TokenServer)
-        slot = self._slot(host, _sorted(scopes) if is_token else (self._namespace(host, scopes),))
+        key = _sorted(scopes) if isinstance(kind, tokens.TokenServer) else (self._namespace(host, scopes),)
+        slot = self._slot(host, key)
         attempts = slot.attempts
         with slot.lock:
             old = slot.grant
@@ -210,9 +210,7 @@ class Authorizer:
             was_refused = old if old is not None and old.header == refused else None
             try:
                 if isinstance(kind, tokens.TokenServer):
-                    slot.grant = self._ask(
-                        kind, _sorted(scopes), slot.named, was_refused, lacks_rights=lacks_rights
-                    )
+                    slot.grant = self._ask(kind, key, slot.named, was_refused, lacks_rights=lacks_rights)
                 else:
                     slot.grant = self._read_login(host, _path(scopes), refused)
             except (CredentialsError, RegistryError, UnreachableError) as error:
@@ -306,11 +304,10 @@ class Authorizer:
             return None
 
     def _refusal(self, host: str, login: Login | None, reason: str = "") -> CredentialsError:
-        what = f"registry {host} refuses the login"
-        if login is None:
-            what = f"registry {host} wants a login and there is none for it"
+        what = "wants a login and there is none for it" if login is None else "refuses the login"
         because = f" ({reason})" if reason else ""
-        return CredentialsError(f"{what}{because}: {self._config.origin()}; run: docker login {host}")
+        where = self._config.origin()
+        return CredentialsError(f"registry {host} {what}{because}: {where}; run: docker login {host}")
 
 
 def _choose(host: str, offered: list[tokens.Challenge]) -> _Kind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import requests
@@ -18,13 +19,7 @@ from stagefleet.registry.blob_source import VerifiedSource
 from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.responses import (
-    SMALL_RATE,
-    DecodedBody,
-    ResponseBody,
-    check_length,
-    refuse_page,
-)
+from stagefleet.registry.http.responses import SMALL_RATE, DecodedBody, ResponseBody
 from stagefleet.registry.http.waits import backoff_seconds
 
 _PARTIAL = 206
@@ -156,7 +151,7 @@ class BlobReader(VerifiedSource):
                 )
             self._part_end = part.end
         try:
-            check_length(response, self._descriptor.size, self._descriptor.digest)
+            responses.check_length(response, self._descriptor.size, self._descriptor.digest)
         except errors.DigestMismatchError:
             self._refuse_errors(response)
             raise
@@ -176,6 +171,7 @@ class BlobReader(VerifiedSource):
         self._ends = self._ends + 1 if ended_again else 0
         self._breaks, self._broke_at = self._breaks + 1, self._offset
         digest, size = self._descriptor.digest, self._descriptor.size
+        because = f": {error}" if error else ""
         if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
             has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
             raise errors.ShortContentError(
@@ -185,12 +181,12 @@ class BlobReader(VerifiedSource):
         if self._seconds is not None and time.monotonic() - self._began_at > self._seconds:
             raise errors.TruncatedError(
                 f"the source of {digest} is too slow: {self._offset} of {size} bytes in {self._seconds:.3g} s"
-                + (f": {error}" if error else "")
+                f"{because}"
             )
         if self._breaks >= _MOST_BREAKS:
             raise errors.TruncatedError(
                 f"the source of {digest} breaks off at byte {self._offset} of {size}, "
-                f"{self._breaks} times within a short while" + (f": {error}" if error else "")
+                f"{self._breaks} times within a short while{because}"
             )
         self._pause(self._breaks)
 
@@ -198,7 +194,7 @@ class BlobReader(VerifiedSource):
         found = self._hash.hexdigest()
         if not self._first and found != self._descriptor.digest.hex:
             if self._response is not None:
-                refuse_page(self._response, f"blob {self._descriptor.digest}")
+                responses.refuse_page(self._response, f"blob {self._descriptor.digest}")
                 self._refuse_errors(self._response)
             self.close()
             raise errors.DigestMismatchError(
@@ -212,20 +208,16 @@ class BlobReader(VerifiedSource):
             refuse_errors(response, f"blob {self._descriptor.digest}", self._begin)
 
     def _finished(self) -> bytes:
-        if self._incoming is None and self._descriptor.size == 0:
-            self._check()
-        elif self._incoming is not None:
-            self._release(self._incoming)
-        return b""
-
-    def _release(self, incoming: ResponseBody) -> None:
         """Return the connection to the pool: the body was read to its end, which urllib3 has not seen yet."""
-        try:
-            if incoming.read(1) == b"":
+        if self._incoming is None:
+            if self._descriptor.size == 0:
+                self._check()
+            return b""
+        with suppress(errors.RegistryUnreachableError):  # the content is whole; only the connection is lost
+            if self._incoming.read(1) == b"":
                 self._response = self._incoming = None
-        except errors.RegistryUnreachableError:
-            pass  # the content is whole; only the connection is lost
         self.close()
+        return b""
 
 
 def _body_of(response: requests.Response, descriptor: Descriptor, *, is_small: bool = False) -> ResponseBody:
@@ -276,10 +268,10 @@ class BlobApi(Api):
         except errors.NotFoundError:
             return False
         if size is None:
-            refuse_page(response, f"blob {digest} of {repository}")
+            responses.refuse_page(response, f"blob {digest} of {repository}")
         elif response.status_code != _UNSATISFIABLE:  # an empty blob has no first byte
             try:
-                check_length(response, size, digest)
+                responses.check_length(response, size, digest)
             except errors.DigestMismatchError:
                 if response.status_code == requests.codes.ok:
                     self._refuse_errors(repository, digest, lease)
@@ -330,7 +322,7 @@ class BlobApi(Api):
             is_whole = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
             found = Digest(descriptor.digest.algorithm, hashed.hexdigest())
             if found != descriptor.digest:
-                refuse_page(response, subject)
+                responses.refuse_page(response, subject)
                 if len(begin) < _BEGIN_BYTES:  # else it is not all that was read
                     refuse_errors(response, subject, begin)
         if left > 1 and not is_whole:

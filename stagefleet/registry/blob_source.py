@@ -94,8 +94,6 @@ class BlobStream(BlobSource):
 
     Args:
         open_source: Opens the blob; called under the lease of the reading, which ends at `close`.
-        threads: Threads of this process.
-        lease: Lease to check in waits.
         offset: The bytes of it that are left out.
     """
 

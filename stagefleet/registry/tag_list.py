@@ -30,7 +30,6 @@ _TOKEN = re.compile(
     rb'[ \t\r\n]*+(?:("[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*")|([\[\]{}:,])|([-+.0-9A-Za-z]++))',
     re.DOTALL,
 )
-_SPACE = re.compile(rb"[ \t\r\n]*+")
 _RUN = re.compile(rb'(?:[ \t\r\n]*+"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}+"[ \t\r\n]*+,)+')
 _QUOTED = re.compile(rb'"([^"]++)"')
 _OPENED_BY = {b"]": b"[", b"}": b"{"}
@@ -95,8 +94,7 @@ class TagPage:
                 break  # an incomplete token: it may continue in the next chunk
             self._take(token)
             position = token.end()
-        blank = _SPACE.match(data, position)
-        rest = data[position if blank is None else blank.end() :]
+        rest = data[position:].lstrip(b" \t\r\n")
         if rest and (is_last or rest[:1] not in b'"-+.0123456789abcdefghijklmnopqrstuvwxyz'):
             raise MalformedPageError("it is no JSON")
         if len(rest) > _MAX_STRING_BYTES:

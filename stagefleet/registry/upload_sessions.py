@@ -211,11 +211,7 @@ class CurrentUpload:
 
 
 class UploadSessionApi(BlobApi):
-    """Calls of the API in an upload's session.
-
-    Attributes:
-        upload_facts: What uploads have taught this process about registries.
-    """
+    """Calls of the API in an upload's session."""
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
