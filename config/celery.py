@@ -47,8 +47,7 @@ def make_app(settings: Settings, operations: Iterable[str] = messages.QUEUES) ->
 
 def plain_queue(name: str) -> Queue:
     """Create a queue of work: a plain list, on the default exchange, without a stored binding."""
-    exchange = Exchange("", type="direct")
-    return Queue(name, exchange=exchange, routing_key=name)
+    return Queue(name, exchange=Exchange("", type="direct"), routing_key=name)
 
 
 def _configuration(settings: Settings, broker: transport.Broker, operations: list[str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from flower.views.error import NotFoundErrorHandler
 from tornado.escape import xhtml_escape
 from tornado.httputil import HTTPServerRequest
 from tornado.options import Error as TornadoError
-from tornado.web import TemplateModule, UIModule
+from tornado.web import TemplateModule
 
 from config.celery import make_app
 from config.logging import configure_logging
@@ -110,7 +110,11 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
             f"{user}:{password.get_secret_value()}" for user, password in logins.items() if user
         ]
     _set_options(settings.options)
-    web_settings = {**flower_web_settings, "ui_modules": UI_MODULES, **_oauth_settings(settings)}
+    web_settings = {
+        **flower_web_settings,
+        "ui_modules": {"Template": _StyledTemplate},
+        **_oauth_settings(settings),
+    }
     if prefix := settings.url_prefix.strip("/"):
         flower_options.url_prefix = prefix
         for name in ("login_url", "static_url_prefix"):  # as in Flower's own command
@@ -268,7 +272,3 @@ class _StyledTemplate(TemplateModule):
             current=' aria-current="page"' if active else "",
         )
         return rendered.replace(_FIRST_LINKS, _FIRST_LINKS + link.encode(), 1)
-
-
-UI_MODULES: dict[str, type[UIModule]] = {"Template": _StyledTemplate}
-"""Value for the application's setting `ui_modules`."""

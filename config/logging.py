@@ -64,10 +64,7 @@ def _renderers(settings: LogSettings) -> list[Processor]:
     if settings.json_lines:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), mask_secrets]
     # plain tracebacks: rich ones show the values of local variables, logins among them
-    return [
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        mask_secrets,
-    ]
+    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback), mask_secrets]
 
 
 def mask_secrets(_logger: Any, _method: str, line: Any) -> Any:

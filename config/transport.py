@@ -98,7 +98,6 @@ class Broker:
         return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}"
 
 
-_SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
 
 
@@ -252,8 +251,7 @@ class FastReconnectConnection(Connection):
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Connect, with pauses of 1 to 5 s between attempts, with jitter between workers."""
-        first = jittered(1)
-        return super().ensure_connection(*args, **(_PAUSES | {"interval_start": first} | kwargs))
+        return super().ensure_connection(*args, **(_PAUSES | {"interval_start": jittered(1)} | kwargs))
 
     def info(self) -> dict[str, Any]:
         """Return the connection's part of a worker's reply to remote commands."""
@@ -282,5 +280,5 @@ def install() -> None:
     kombu chooses a transport by the URL's scheme, and ignores one passed as a class if the scheme has a `+`.
     The name below is resolved in `sys.modules`: nothing is imported from the current directory.
     """
-    for scheme in _SCHEMES:
+    for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{ResilientTransport.__name__}"

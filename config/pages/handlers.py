@@ -299,7 +299,6 @@ class PathRefusalHandler(_ApiHandler):
         """Take nothing: no service is asked."""
 
     def prepare(self) -> None:
-        """Refuse the request."""
         super().prepare()
         raise HTTPError(
             HTTPStatus.NOT_FOUND, reason="there is no such path: docs/http-api.md lists those of runs"
@@ -313,7 +312,6 @@ class RefusalHandler(BaseHandler):  # type: ignore[misc]  # Flower ships no type
         """Do nothing: the request is refused anyway."""
 
     def prepare(self) -> None:
-        """Refuse the request."""
         if not self.current_user:
             raise HTTPError(HTTPStatus.UNAUTHORIZED)
         self.set_status(HTTPStatus.FORBIDDEN)
@@ -325,8 +323,7 @@ class RefusalHandler(BaseHandler):  # type: ignore[misc]  # Flower ships no type
 def _answer_of(error: BaseException | None, status: int) -> tuple[int, str, str]:
     """Return status, type and message of an answer to a failed request."""
     if isinstance(error, HTTPError):
-        phrase = error.reason or HTTPStatus(error.status_code).phrase
-        return error.status_code, "HttpError", phrase
+        return error.status_code, "HttpError", error.reason or HTTPStatus(error.status_code).phrase
     if isinstance(error, errors.StagefleetError):
         return _status_of(error), type(error).__name__, str(error)
     return status, "InternalError", "an internal error: the log of Flower says where"
@@ -354,7 +351,7 @@ def base_of(prefix: str) -> str:
 def routes(services: Services, prefix: str) -> list[Any]:
     """Return the routes of all pages, below the path of a proxy."""
     base = base_of(prefix)
-    ours = {"services": services}
+    ours, static = {"services": services}, {"path": str(_HERE / "static")}
     changes = "|".join(services.observer.changes())
     return [
         url(rf"{base}/runs", RunsPageHandler, ours, name="runs"),
@@ -365,12 +362,7 @@ def routes(services: Services, prefix: str) -> list[Any]:
         url(rf"{base}/api/runs/{_RUN}/outcomes", OutcomesHandler, ours),
         url(rf"{base}/api/runs/{_RUN}/wait", WaitHandler, ours),
         url(rf"{base}/api/runs/{_RUN}/({changes})", ChangeHandler, ours),
-        url(
-            rf"{base}/static-runs/(.*)",
-            StaticFileHandler,
-            {"path": str(_HERE / "static")},
-            name="static-runs",
-        ),
+        url(rf"{base}/static-runs/(.*)", StaticFileHandler, static, name="static-runs"),
         url(rf"{base}/worker/(.+)", WorkerPageHandler, ours),
         url(rf"{base}/task/(.+)", TaskPageHandler, ours),
     ]

@@ -145,13 +145,8 @@ class RunObserver:
     def page(self, wanted: RunFilter, position: str, limit: int) -> bytes:
         """Return a page of the list of runs."""
         page = self._reader.page(wanted, position, limit=limit)
-        return _encoded(
-            {
-                "runs": [run_row(run) for run in page.runs],
-                "total": page.total,
-                "next": page.position or None,
-            }
-        )
+        rows = [run_row(run) for run in page.runs]
+        return _encoded({"runs": rows, "total": page.total, "next": page.position or None})
 
     def run(self, run_id: str) -> tuple[Run, bytes]:
         """Return a run, and its JSON."""
@@ -246,8 +241,7 @@ class RunObserver:
         parallel = body.get("parallel")
         if parallel is not None and parallel < 1:
             raise UsageError("parallel: write 1 or more")
-        again = self._fleet.retry(run_id, parallel=parallel, detach=True)
-        return _encoded(run_row(again))
+        return _encoded(run_row(self._fleet.retry(run_id, parallel=parallel, detach=True)))
 
     def changes(self) -> dict[str, Callable[[str, dict[str, Any]], bytes]]:
         """Return what can be done to a run, by the last part of its address."""
@@ -267,15 +261,12 @@ def filter_of(operation: str, text: str, states: list[str]) -> RunFilter:
 
     The operation may be named as requests name it: `copy` for `copy_stage`.
     """
-    known = {str(state) for state in RunState}
+    known = sorted(RunState)
     if unknown := [state for state in states if state not in known]:
-        raise UsageError(f"state {quoted(unknown[0])}: write one of {', '.join(sorted(known))}")
+        raise UsageError(f"state {quoted(unknown[0])}: write one of {', '.join(known)}")
     of_stages = f"{operation}_stage"
-    return RunFilter(
-        of_stages if of_stages in OPERATIONS else operation,
-        text,
-        tuple(RunState(state) for state in sorted(set(states))),
-    )
+    wanted = of_stages if of_stages in OPERATIONS else operation
+    return RunFilter(wanted, text, tuple(map(RunState, sorted(set(states)))))
 
 
 _ADVICE = {
