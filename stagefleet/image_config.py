@@ -48,15 +48,14 @@ def describe_image(address: StorageAddress, tag: str, manifest: Manifest, config
     The tag is "" for an image by its digest. A configuration that is too large to be read is None.
     """
     settings, created_at = _config_facts(config)
-    info = ImageInfo(
+    return ImageInfo(
         **_names(address, tag, manifest),
         **settings,
         image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
         size=sum(layer.size for layer in manifest.layers),
         created_at=created_at,
         truncated=config is None,
-    )
-    return info.bounded()
+    ).bounded()
 
 
 def _config_facts(config: bytes | None) -> tuple[_Settings, datetime | None]:
@@ -103,14 +102,13 @@ def describe_index(
     blob_bytes: int = 0,
 ) -> ImageInfo:
     """Describe an index: its size is the total of its content, each part counted once."""
-    info = ImageInfo(
+    return ImageInfo(
         **_names(address, tag, manifest),
         image_id=str(manifest.digest),
         size=sum(member.size for member in members) + blob_bytes,
         created_at=max((member.created_at for member in members if member.created_at), default=None),
         members=tuple(members),
-    )
-    return info.bounded()
+    ).bounded()
 
 
 def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
@@ -154,11 +152,7 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(_text, filter(_is_text, value))) if isinstance(value, list) else ()
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return tuple(clean(text) for text in value if isinstance(text, str)) if isinstance(value, list) else ()
 
 
 def _moment_of(value: Any) -> datetime | None:
@@ -176,7 +170,7 @@ def describe_engine_image(image: dict[str, Any], repository: str | Repository, t
     See Docker Engine API 1.41, "Inspect an image".
     """
     digests = [name for name in image.get("RepoDigests") or () if name.startswith(f"{repository}@")]
-    info = ImageInfo(
+    return ImageInfo(
         name=f"{repository}:{tag}",
         repository=str(repository),
         tag=tag,
@@ -185,8 +179,7 @@ def describe_engine_image(image: dict[str, Any], repository: str | Repository, t
         size=int(image.get("Size") or 0),
         created_at=_moment_of(image.get("Created")),
         **_read_settings(image.get("Config")),
-    )
-    return info.bounded()
+    ).bounded()
 
 
 def relocated(description: StageDescription, repository: Repository) -> StageDescription:

@@ -140,7 +140,6 @@ class ImageInfo(BaseModel):
         image_id: The digest of the image's configuration; of an index, the index's own digest.
         parent_id: The image that this one was built from; "" if unknown.
         env: `KEY=VALUE` each.
-        on_build: The ONBUILD instructions.
         size: The sum of the sizes of its layers as the registry keeps them, in bytes.
         members: For an index, the metadata of each member, in the index's order.
         truncated: True if the metadata was shortened to fit the size limit.
@@ -175,11 +174,7 @@ class StageDescription(BaseModel):
     """A stage and its image."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-        defer_build=True,
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, defer_build=True
     )
 
     stage_id: StageId

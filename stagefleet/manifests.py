@@ -104,14 +104,13 @@ class Descriptor:
             digest = Digest.parse(str(document.get("digest")))
         except InvalidNameError as error:
             raise UnsupportedManifestError(f"the manifest has a malformed descriptor: {error}") from error
-        annotations = document.get("annotations")
         return cls(
             media_type=str(document.get("mediaType") or ""),
             digest=digest,
             size=size,
             urls=tuple(urls),
             platform=platform if isinstance(platform, Mapping) else None,
-            annotations=_texts(annotations),
+            annotations=_texts(document.get("annotations")),
             artifact_type=str(document.get("artifactType") or ""),
         )
 
@@ -259,7 +258,11 @@ class MemberReader:
             StagefleetError: As `fetch_manifest` raises.
         """
         for descriptor in self.descriptors(index, depth):
-            yield Member(descriptor, self._fetch(descriptor))
+            if descriptor.is_manifest:
+                current_lease().check()
+                yield Member(descriptor, self._fetch_manifest(descriptor.digest))
+            else:
+                yield Member(descriptor, None)
 
     def descriptors(self, index: Manifest, depth: int = 1) -> Iterator[Descriptor]:
         """Yield the descriptors of an index's members that were not yielded before, without a request.
@@ -275,12 +278,11 @@ class MemberReader:
             )
         for descriptor in index.members:
             with self._lock:
-                is_new = descriptor.digest not in self._seen
-                if is_new:
-                    self._seen.add(descriptor.digest)
-                    self._count(index, descriptor)
-            if is_new:
-                yield descriptor
+                if descriptor.digest in self._seen:
+                    continue
+                self._seen.add(descriptor.digest)
+                self._count(index, descriptor)
+            yield descriptor
 
     def walk(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
         """Yield direct and indirect members, an index before its own; arguments and errors as `members`."""
@@ -299,9 +301,3 @@ class MemberReader:
                 f"{self._address}@{index.digest} leads to more than {MAX_MANIFESTS} manifests or "
                 f"{MAX_BLOBS} blobs"
             )
-
-    def _fetch(self, descriptor: Descriptor) -> Manifest | None:
-        if not descriptor.is_manifest:
-            return None
-        current_lease().check()
-        return self._fetch_manifest(descriptor.digest)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import takewhile
 from typing import Self, overload
 
 from stagefleet.names import StageId
@@ -53,13 +55,8 @@ class StageIdList(Collection[StageId]):
     def of_digest(self, digest: str) -> list[StageId]:
         """Return the ids with a digest, the oldest first."""
         wanted = bytes.fromhex(digest)
-        found = []
-        for position in range(self._position_of(wanted), len(self)):
-            entry = self.entry(position)
-            if not entry.startswith(wanted):
-                break
-            found.append(unpack_id(entry))
-        return found
+        entries = map(self.entry, range(self._position_of(wanted), len(self)))
+        return [unpack_id(entry) for entry in takewhile(lambda entry: entry.startswith(wanted), entries)]
 
     def __len__(self) -> int:
         return len(self._packed) // ENTRY_BYTES
@@ -92,11 +89,7 @@ class StageIdList(Collection[StageId]):
 
     def _position_of(self, entry: bytes) -> int:
         """Return the index of the first id not less than an entry, or a prefix of one."""
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self.entry(middle) < entry else (low, middle)
-        return low
+        return bisect_left(range(len(self)), entry, key=self.entry)
 
     @classmethod
     def _of(cls, packed: bytes | bytearray) -> Self:
