@@ -34,13 +34,10 @@ _EXPORT_TIMEOUTS = 30  # time-outs that an engine has, which writes an archive t
 
 
 class _PatientClient(docker.APIClient):
-    """docker-py's client with time limits for pulls, which would wait for a silent engine without end.
-
-    Attributes:
-        is_outdated: The engine no longer speaks the API version that was agreed on, as after an update.
-    """
+    """docker-py's client with time limits for pulls, which would wait for a silent engine without end."""
 
     is_outdated = False
+    """True if the engine no longer speaks the API version that was agreed on, as after an update."""
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Let the engine's own authority come before `REQUESTS_CA_BUNDLE` (psf/requests #3829)."""

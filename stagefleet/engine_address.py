@@ -148,16 +148,13 @@ def _default_socket() -> EngineAddress | None:
     """Return the first socket that this user may use, else the first one, else None."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     home = Path.home() / ".docker"
-    sockets = [
-        path
-        for path in (
-            _SYSTEM_SOCKET,
-            Path(runtime) / "docker.sock",  # https://docs.docker.com/engine/security/rootless/
-            home / "run" / "docker.sock",  # Docker Desktop on macOS
-            home / "desktop" / "docker.sock",  # Docker Desktop on Linux
-        )
-        if _is_socket(path)
-    ]
+    candidates = (
+        _SYSTEM_SOCKET,
+        Path(runtime) / "docker.sock",  # https://docs.docker.com/engine/security/rootless/
+        home / "run" / "docker.sock",  # Docker Desktop on macOS
+        home / "desktop" / "docker.sock",  # Docker Desktop on Linux
+    )
+    sockets = [path for path in candidates if _is_socket(path)]
     usable = [path for path in sockets if os.access(path, os.R_OK | os.W_OK)]
     return next((EngineAddress(f"unix://{path}", "its default socket") for path in usable or sockets), None)
 

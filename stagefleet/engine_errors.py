@@ -39,7 +39,6 @@ _UNANSWERED: tuple[type[Exception], ...] = (
 
 SHOWN_CHARACTERS = 500
 """The maximum of an engine's words that a message quotes."""
-_NOT_FOUND = 404
 _LOGIN_ADVICE = "; check the login of its registry in the Docker configuration file"
 
 _MEANINGS: tuple[tuple[str, type[errors.StagefleetError], str], ...] = (
@@ -98,9 +97,7 @@ def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
         yield
     except (ImageNotFound, NotFound) as error:
         told = words_of(error.explanation or error, limit=SHOWN_CHARACTERS)
-        raise errors.NotFoundError(
-            f"{subject}: the engine at {engine} says: {told}", status=_NOT_FOUND
-        ) from error
+        raise errors.NotFoundError(f"{subject}: the engine at {engine} says: {told}", status=404) from error
     except APIError as error:
         words = str(error.explanation or error)
         raise explain(words, subject=subject, engine=engine, status=error.status_code or 0) from error
