@@ -84,15 +84,9 @@ class EmbeddedFleet:
 
     def _start_supervisor(self, settings: Path, lock: int) -> subprocess.Popen[str]:
         commands = (_server_command(self._directory), self._worker_command())
+        program = [sys.executable, "-I", "-S", process_supervisor.__file__, str(self._directory)]
         return subprocess.Popen(  # noqa: S603 - our own file and commands, no shell
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                process_supervisor.__file__,
-                str(self._directory),
-                *(json.dumps(command) for command in commands),
-            ],
+            [*program, *map(json.dumps, commands)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -158,13 +152,9 @@ def require_packages() -> None:
 
 
 def _environment(settings: Path) -> dict[str, str]:
-    """Build the environment of supervisor and worker: variables that are no settings, and the file."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()  # variables that are no settings: PATH, HOME, proxies
-        if not name.upper().startswith("STAGEFLEET_")
-    }
-    return environment | {"STAGEFLEET_CONFIG": str(settings)}
+    """Build the environment of both: what is no setting (PATH, HOME, proxies), and the settings file."""
+    others = {name: value for name, value in os.environ.items() if not name.upper().startswith("STAGEFLEET_")}
+    return others | {"STAGEFLEET_CONFIG": str(settings)}
 
 
 def _server_program() -> str:
@@ -189,8 +179,7 @@ def _server_command(directory: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
     }
-    pairs = [(f"--{name}", value) for name, value in options.items()]
-    return [_server_program(), *(part for pair in pairs for part in pair)]
+    return [_server_program(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
 # The private folder of an embedded fleet: its socket, its logs, and the worker's settings.

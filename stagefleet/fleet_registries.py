@@ -21,7 +21,7 @@ from stagefleet.records.image import (
 )
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import FLEET_NAMESPACE, RUN_TTL_SECONDS, SharedState
-from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections, RememberedStages
+from stagefleet.shared_state.remembered_stages import KnownRejections, RememberedStages
 from stagefleet.threads import LeaseBoundThreads
 
 MOST_LOOKED_AT = 256
@@ -37,12 +37,10 @@ class Rejections:
     only while the stage's tag leads to a placeholder. Each is read once where `known` caches them.
     """
 
-    def __init__(
-        self, client: RegistryClient, repository: Repository, known: KnownRejections | None = None
-    ) -> None:
+    def __init__(self, client: RegistryClient, repository: Repository, known: KnownRejections) -> None:
         self._client = client
         self._repository = repository
-        self._known = MemoryRejections() if known is None else known
+        self._known = known
 
     def standing(self, named: Collection[StageId]) -> set[StageId]:
         """Return the stages that are rejected, among those with a rejection record on the tag list."""

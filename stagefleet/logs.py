@@ -77,10 +77,9 @@ def limit_libraries(level: int) -> None:
     logging.getLogger().setLevel(max(level, logging.INFO))
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
+    of_libraries = logging.INFO if level <= logging.DEBUG else max(level, logging.WARNING)
     for name in LIBRARIES:
-        logging.getLogger(name).setLevel(
-            logging.INFO if level <= logging.DEBUG else max(level, logging.WARNING)
-        )
+        logging.getLogger(name).setLevel(of_libraries)
     for name in _ADDRESSES_AT_WARNING:
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -81,11 +81,7 @@ class Supervisor:
         self._signalled.close()
 
     def start(
-        self,
-        command: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        log: Path | None = None,
+        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None
     ) -> Process:
         """Start a process, which dies with this one.
 

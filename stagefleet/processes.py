@@ -115,7 +115,8 @@ def count_live() -> int:
         texts = [given.get(variable_of(path)) or value_at(document, path) for path in paths]
         key = _pool_key(texts[0] or "", texts[1] or "", texts[2] or "stagefleet:")
         files = [file for folder in _own_folders() for file in folder.glob(f"{key}-*[0-9]")]
-        return sum(0 <= _age_seconds(file) < LIFE_SECONDS for file in files)
+        ages = [time.monotonic() - float(file.read_text(encoding="ascii")) for file in files]
+        return sum(0 <= age < LIFE_SECONDS for age in ages)
     except (OSError, ValueError):  # the settings say what is wrong
         return 0
 
@@ -150,10 +151,6 @@ def _own_folders(*, make: bool = False) -> Iterator[Path]:
             found = folder.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
                 yield folder
-
-
-def _age_seconds(file: Path) -> float:
-    return time.monotonic() - float(file.read_text(encoding="ascii"))
 
 
 def _remove_leftovers(folder: Path) -> None:

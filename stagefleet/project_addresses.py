@@ -35,10 +35,7 @@ class Project:
 
     @classmethod
     def alone(
-        cls,
-        primary: StorageAddress,
-        final: Repository | None = None,
-        caches: tuple[Repository, ...] = (),
+        cls, primary: StorageAddress, final: Repository | None = None, caches: tuple[Repository, ...] = ()
     ) -> Self:
         """Build the storages of a project that is not in the settings, named after its primary storage.
 
@@ -111,9 +108,8 @@ def deployed_image(
 ) -> DeployedImage:
     """Return the deployment's name of the image whose last stage is `stage_id`."""
     tag = str(stage_id)
-    return DeployedImage(
-        image, project.deployed.image_name, tag if tag_rule is None else tag_rule(image, tag)
-    )
+    tag = tag if tag_rule is None else tag_rule(image, tag)
+    return DeployedImage(image, project.deployed.image_name, tag)
 
 
 # Arguments that people write.

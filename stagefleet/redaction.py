@@ -30,13 +30,11 @@ _DATABASE = re.compile(r"/[0-9]{1,9}")
 _DIGEST = re.compile(r"sha(?:256|512):[0-9a-f]+")
 
 # In a finished line, a URL ends at a blank or a quote.
-_LOGIN_IN_LINE = re.compile(
-    r"(?<=://)([^\s/:@\"'<>]*):(?!PASSWORD@)[^\s\"'<>]*@"
-)  # advice in messages shows PASSWORD
+# Advice in messages shows PASSWORD.
+_LOGIN_IN_LINE = re.compile(r"(?<=://)([^\s/:@\"'<>]*):(?!PASSWORD@)[^\s\"'<>]*@")
 _USER_IN_LINE = re.compile(r"(?<=://)[^\s/:@\"'<>]+@")
-_ECHO_IN_LINE = re.compile(
-    r"(?<=with args beginning with: ).*"
-)  # Redis repeats an AUTH command that it rejects
+# Redis repeats an AUTH command that it rejects.
+_ECHO_IN_LINE = re.compile(r"(?<=with args beginning with: ).*")
 _QUERY_IN_LINE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>?#]*)[?#][^\s\"'<>]*")
 
 

@@ -127,10 +127,7 @@ class RedisFacts:
         compatible = re.match(r"(\d+)\.(\d+)", str(self.info.get("redis_version", "")))
         if compatible is not None and tuple(map(int, compatible.groups())) < MINIMUM_VERSION:
             least = ".".join(map(str, MINIMUM_VERSION))
-            return (
-                f"is of version {self.version}, which is too old",
-                f"use Valkey, or Redis from {least} on",
-            )
+            return f"is of version {self.version}, which is too old", f"use Valkey, or Redis from {least} on"
         return None
 
 

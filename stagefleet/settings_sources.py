@@ -156,10 +156,7 @@ def unknown_variables(model: type[BaseModel]) -> dict[str, str | None]:
 
 
 def source_of(
-    path: tuple[str, ...],
-    overrides: Mapping[str, Any],
-    document: Mapping[str, Any],
-    file: Path,
+    path: tuple[str, ...], overrides: Mapping[str, Any], document: Mapping[str, Any], file: Path
 ) -> str:
     """Describe the source of a setting's value; empty environment variables count as unset."""
     if value_at(overrides, path) is not None:

@@ -38,11 +38,6 @@ class UnfailingStream:
         return getattr(self._stream, name)
 
 
-def unfailing(stream: TextIO | None) -> TextIO:
-    """Wrap a stream so that writes never fail."""
-    return cast("TextIO", UnfailingStream(stream))
-
-
 def prepare_streams() -> None:
     """Make stderr unfailing and stdin readable, and reserve the numbers of closed streams."""
     for number in _STANDARD:
@@ -51,7 +46,7 @@ def prepare_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
             os.set_inheritable(number, True)  # noqa: FBT003 - the signature is os's
-    sys.stderr = unfailing(sys.stderr)
+    sys.stderr = cast("TextIO", UnfailingStream(sys.stderr))
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - for the rest of the process
 
