@@ -153,8 +153,8 @@ def _shown(name: str) -> str:
 
 def public_names() -> list[str]:
     """List the public API: each class and function with the module that defines it."""
-    homes = _assigned("stagefleet", "_HOMES")
-    names = [f"{home}.{name}" for name, home in homes.items() if not name.startswith("__")]
+    homes = _assigned("stagefleet", "_NAMES")
+    names = [f"{home}.{name}" for home, own in homes.items() for name in own if not name.startswith("__")]
     for package in ("stagefleet.records", "stagefleet.testing"):
         origins = _origins(package)
         names += [f"{origins[name]}.{name}" for name in _assigned(package, "__all__")]
