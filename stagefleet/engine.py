@@ -193,12 +193,12 @@ class Engine:
         with map_engine_errors(self.address, name):
             api.tag(name, repository, tag, force=True)
 
-    def remove(self, name: str, *, force: bool = False) -> bool:
+    def remove(self, name: str) -> bool:
         """Remove a name, the last one with the image; True if it was there. `EngineError` 409 if in use."""
         api = self._api
         try:
             with map_engine_errors(self.address, name):
-                api.remove_image(name, force=force)
+                api.remove_image(name)
         except errors.NotFoundError:
             return False
         return True
