@@ -23,7 +23,7 @@ from importlib.metadata import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import SecretBytes, SecretStr
+from pydantic import SecretStr
 
 from stagefleet import process_supervisor
 from stagefleet.errors import SettingsError, UnreachableError
@@ -71,8 +71,7 @@ class EmbeddedFleet:
         return f"unix://{self._directory / process_supervisor.SOCKET}"
 
     def _make_supervisor(self) -> None:
-        longest_bytes = _MAX_SOCKET_BYTES - len(f"/{process_supervisor.SOCKET}")
-        self._directory, lock = make_folder(longest_bytes)
+        self._directory, lock = make_folder(_MAX_SOCKET_BYTES - len(f"/{process_supervisor.SOCKET}"))
         try:
             settings = write_settings(self._settings, self._directory, self._redis_url)
             self._supervisor = self._start_supervisor(settings, lock)
@@ -226,11 +225,10 @@ def _remove_leftovers(parent: Path) -> None:
 
 def write_settings(settings: Settings, folder: Path, redis_url: str) -> Path:
     """Write all settings, secrets in plain text among them, to a file that only this user can read."""
-    document = settings.model_dump(context=REVEAL) | {"redis_url": redis_url}
     path = folder / SETTINGS
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(document, file, default=_plain)
+        json.dump(settings.model_dump(context=REVEAL) | {"redis_url": redis_url}, file, default=_plain)
     return path
 
 
@@ -238,8 +236,6 @@ def _plain(value: object) -> str:
     """Convert values that JSON lacks to text that the settings can parse."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    if isinstance(value, SecretBytes):
-        return value.get_secret_value().decode()
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"a setting of the type {type(value).__name__} cannot be written")
