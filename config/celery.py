@@ -29,10 +29,7 @@ _EVERYWHERE = ("coordinate", "start_run")
 def make_app(settings: Settings, operations: Iterable[str] = messages.QUEUES) -> Celery:
     """Create the Celery application of a fleet; it connects at its first use.
 
-    The operations are for queues and routes.
-
-    Raises:
-        SettingsError: There is no Redis URL, or it is malformed.
+    The operations are for queues and routes. `SettingsError` if there is no Redis URL, or it is malformed.
     """
     if settings.redis_url is None:
         raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml")

@@ -54,11 +54,8 @@ from stagefleet.redis_pool import checked
 class Broker:
     """The fleet's Redis, in kombu's terms.
 
-    Attributes:
-        url: The address in kombu's spelling, without login and options.
-        user: The login's user, "" for Redis's default user.
-        password: The login's password, "" without a login.
-        tls: redis-py's TLS options; None without TLS.
+    `url` is in kombu's spelling, without login and options; `user` is "" for Redis's default user, `password`
+    "" without a login. `tls` are redis-py's options; None without TLS.
     """
 
     url: str

@@ -96,11 +96,10 @@ class ClientStorages(Storages):
         """Return one line for each repository whose registry is known to keep tags of Stagefleet's own."""
         from stagefleet.deletion.mode import describe_remaining_tags  # noqa: PLC0415 - clients delete nothing
 
-        if self._redis is None:
-            return []
-        shared_state = RedisSharedState(self._redis, prefix=self._settings.key_prefix)
-        with suppress(RedisUnreachableError):  # the run has ended, so ignore the failure
-            return describe_remaining_tags(shared_state, repositories)
+        if self._redis is not None:
+            shared_state = RedisSharedState(self._redis, prefix=self._settings.key_prefix)
+            with suppress(RedisUnreachableError):  # the run has ended, so ignore the failure
+                return describe_remaining_tags(shared_state, repositories)
         return []
 
     def close(self) -> None:

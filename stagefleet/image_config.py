@@ -120,8 +120,7 @@ def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
 def diff_ids_in(config: bytes) -> list[str]:
     """Return the diff ids in an image's configuration, as it spells them; empty if it has none.
 
-    Raises:
-        UnreadableContentError: It is no JSON object, or its diff ids are no list of text.
+    `UnreadableContentError` if it is no JSON object, or its diff ids are no list of text.
     """
     with _LARGE_CONFIG if len(config) > _LARGE_BYTES else nullcontext():
         document = _read_config(config)
@@ -188,11 +187,11 @@ def relocated(description: StageDescription, repository: Repository) -> StageDes
 
 
 def _relocated(info: ImageInfo, repository: Repository) -> ImageInfo:
-    digest = info.repo_digest.rpartition("@")[2]
+    repo_digest = f"{repository}@{info.repo_digest.rpartition('@')[2]}"
     changes = {
-        "name": f"{repository}:{info.tag}" if info.tag else f"{repository}@{digest}",
+        "name": f"{repository}:{info.tag}" if info.tag else repo_digest,
         "repository": str(repository),
-        "repo_digest": f"{repository}@{digest}",
+        "repo_digest": repo_digest,
         "members": tuple(_relocated(member, repository) for member in info.members),
     }
     return info.model_copy(update=changes)

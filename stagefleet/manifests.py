@@ -146,8 +146,7 @@ class Manifest:
     def parse(cls, raw: bytes, media_type: str = "", *, algorithm: str = "sha256") -> Self:
         """Parse a manifest or index; `media_type` is the header's, which counts least.
 
-        Raises:
-            UnsupportedManifestError: It is of another kind, or malformed.
+        `UnsupportedManifestError` if it is of another kind, or malformed.
         """
         try:
             return cls._of(json.loads(raw), raw, media_type, algorithm)
@@ -268,9 +267,7 @@ class MemberReader:
         """Yield the descriptors of an index's members that were not yielded before, without a request.
 
         `depth` is 1 for the top document, and one more for each index around this one.
-
-        Raises:
-            UnsupportedManifestError: It is nested too deep, or leads to too many manifests or blobs.
+        `UnsupportedManifestError` if it is nested too deep, or leads to too many manifests or blobs.
         """
         if depth > MAX_DEPTH and index.members:
             raise UnsupportedManifestError(

@@ -57,10 +57,8 @@ def environment_document(model: type[BaseModel], environment: Mapping[str, str])
 
     A variable's name is `STAGEFLEET_` and the setting's path, its parts joined by `__`, in any case. The
     value of a table or a list is JSON; a variable for a part of it overrides that part. Empty variables
-    count as unset, as CI systems set undefined variables to the empty string.
-
-    Raises:
-        SettingsError: The value of a table or a list is not JSON; the message names the variable.
+    count as unset, as CI systems set undefined variables to the empty string. `SettingsError` names the
+    variable of a table or a list whose value is not JSON.
     """
     document: dict[str, Any] = {}
     paths = {
@@ -139,10 +137,9 @@ def setting_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 def unknown_variables(model: type[BaseModel]) -> dict[str, str | None]:
     """Find variables of ours that are no setting, each with the closest known name, or None."""
-    known: set[str] = set()
-    for path in setting_paths(model):
-        known |= {variable_of(path[:length]) for length in range(1, len(path) + 1)}
-    tables = tuple(variable_of(path) + "__" for path in setting_paths(model) if len(path) == 1)
+    paths = list(setting_paths(model))
+    known = {variable_of(path[:length]) for path in paths for length in range(1, len(path) + 1)}
+    tables = tuple(variable_of(path) + "__" for path in paths if len(path) == 1)
     unknown = [
         name
         for name in os.environ

@@ -35,8 +35,7 @@ class RequestThreads:
     def run(self, calls: Sequence[Call], lease: Lease) -> None:
         """Make calls side by side, each under a lease that ends with the first error; wait for all.
 
-        Raises:
-            BaseException: The first error of a call, once no other call is under way.
+        The first error of a call is raised, once no other call is under way.
         """
         batch = _Batch(calls, lease)
         helpers: list[Future[None]] = []

@@ -32,10 +32,7 @@ class Access:
 
     Who is not known as an operator may only look. Without a login in the settings that is everybody, as at
     Flower's own pages and its API. A login by OAuth (`flower.options.auth`) is an operator's if
-    `flower.operators` has its address, or is empty.
-
-    Args:
-        cookie_secret: What Flower signs its cookies with.
+    `flower.operators` has its address, or is empty. Flower signs its cookies with `cookie_secret`.
     """
 
     def __init__(self, settings: FlowerSettings, cookie_secret: str = "") -> None:

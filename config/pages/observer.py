@@ -191,8 +191,7 @@ class RunObserver:
     def start(self, document: dict[str, Any]) -> tuple[bool, bytes]:
         """Start a run that a worker plans, or find that of the key; return True for a new one, and the run.
 
-        Raises:
-            UsageError: An argument is wrong, or the key was used with other arguments; nothing was started.
+        `UsageError`, with nothing started, if an argument is wrong or the key was used with other arguments.
         """
         _check_fields(document, {"operation": str, "options": dict, "items": list, "key": str})
         arguments = {"operation": document.get("operation", ""), **document.get("options", {})}
