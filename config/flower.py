@@ -15,8 +15,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from celery import Task
 from flower.app import Flower
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"stagefleet: error: {error}\n")
         sys.exit(error.exit_code)
     atexit.register(flower.stop)
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = flower.options.address
     has_login = settings.flower.user or flower_options.auth
     login = "yes" if has_login else "none: set flower.user and flower.password to open the API"
@@ -218,10 +217,6 @@ def _listen(flower: Flower) -> int:
         raise SettingsError(
             f"Flower cannot listen at {flower.options.address}:{flower.options.port}: {error.strerror}"
         ) from error
-
-
-def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
 
 
 # Style of Flower's page of tasks, so that arguments and results are readable without scrolling sideways.

@@ -18,7 +18,7 @@ from stagefleet.bounds import clean
 from stagefleet.errors import UnreadableContentError
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.manifests import Manifest
-from stagefleet.names import Repository, StorageAddress
+from stagefleet.names import Digest, Repository, StorageAddress
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
@@ -49,7 +49,7 @@ def describe_image(address: StorageAddress, tag: str, manifest: Manifest, config
     """
     settings, created_at = _config_facts(config)
     return ImageInfo(
-        **_names(address, tag, manifest),
+        **_names(address, tag, manifest.digest),
         **settings,
         image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
         size=sum(layer.size for layer in manifest.layers),
@@ -103,7 +103,7 @@ def describe_index(
 ) -> ImageInfo:
     """Describe an index: its size is the total of its content, each part counted once."""
     return ImageInfo(
-        **_names(address, tag, manifest),
+        **_names(address, tag, manifest.digest),
         image_id=str(manifest.digest),
         size=sum(member.size for member in members) + blob_bytes,
         created_at=max((member.created_at for member in members if member.created_at), default=None),
@@ -132,8 +132,8 @@ def diff_ids_in(config: bytes) -> list[str]:
         return [_text(diff_id) for diff_id in named]
 
 
-def _names(address: StorageAddress, tag: str, manifest: Manifest) -> _Names:
-    repo_digest = f"{address}@{manifest.digest}"
+def _names(address: StorageAddress, tag: str, digest: Digest | str) -> _Names:
+    repo_digest = f"{address}@{digest}"
     return {
         "name": f"{address}:{tag}" if tag else repo_digest,
         "repository": str(address),
@@ -187,11 +187,6 @@ def relocated(description: StageDescription, repository: Repository) -> StageDes
 
 
 def _relocated(info: ImageInfo, repository: Repository) -> ImageInfo:
-    repo_digest = f"{repository}@{info.repo_digest.rpartition('@')[2]}"
-    changes = {
-        "name": f"{repository}:{info.tag}" if info.tag else repo_digest,
-        "repository": str(repository),
-        "repo_digest": repo_digest,
-        "members": tuple(_relocated(member, repository) for member in info.members),
-    }
-    return info.model_copy(update=changes)
+    names = _names(repository, info.tag, info.repo_digest.rpartition("@")[2])
+    members = tuple(_relocated(member, repository) for member in info.members)
+    return info.model_copy(update={**names, "members": members})

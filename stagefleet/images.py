@@ -107,9 +107,7 @@ class PlatformSelection:
     def parse(cls, named: Sequence[str | Platform] | None, *, everything: bool = False) -> Self:
         """Parse a caller's choice; nothing named is the engine's own platform.
 
-        Raises:
-            UsageError: Both `named` and `everything` are given.
-            InvalidNameError: A platform is malformed.
+        `UsageError` for both `named` and `everything`, `InvalidNameError` for a malformed platform.
         """
         if isinstance(named, str):
             raise UsageError("platforms is one string: hand in a list of platforms")

@@ -34,10 +34,7 @@ _NOT_SETTINGS = frozenset(
 def read_file(path: Path) -> dict[str, Any]:
     """Read a TOML file, or JSON if its name ends so, with or without a byte order mark; return {} if absent.
 
-    Raises:
-        OSError: The file cannot be read.
-        UnicodeDecodeError: The file is not UTF-8.
-        ValueError: The file is not valid TOML or JSON.
+    `OSError` if the file cannot be read, `ValueError` if it is not UTF-8, or not valid TOML or JSON.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
