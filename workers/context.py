@@ -57,9 +57,7 @@ class WorkerContext:
 
 
 def build_context(
-    settings: Settings,
-    worker: str,
-    operations: Mapping[str, ItemFunction] = ITEM_FUNCTIONS,
+    settings: Settings, worker: str, operations: Mapping[str, ItemFunction] = ITEM_FUNCTIONS
 ) -> WorkerContext:
     """Create a worker's objects, which do not connect yet; `SettingsError` without a valid Redis URL."""
     app = make_app(settings, operations)
@@ -88,11 +86,7 @@ _DEFAULT_QUEUE = "callbacks"
 
 
 def register_callback_tasks(
-    app: Celery,
-    ledger: RedisLedger,
-    renewer: ItemLeaseRenewer,
-    settings: Settings,
-    closing: ExitStack,
+    app: Celery, ledger: RedisLedger, renewer: ItemLeaseRenewer, settings: Settings, closing: ExitStack
 ) -> None:
     """Register the tasks that every worker has, whatever its operations."""
     webhooks = WebhookCaller(settings)

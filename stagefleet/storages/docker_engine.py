@@ -316,11 +316,7 @@ class EngineRecords(RecordStore):
 
 def _archive(name: str, image: RecordImage) -> bytes:
     """Build an image archive for `docker load` (Docker image specification 1.2, "Combined Image JSON")."""
-    config = {
-        **json.loads(image.config),
-        "architecture": "amd64",
-        "os": "linux",
-    }  # the engine requires both
+    config = {**json.loads(image.config), "architecture": "amd64", "os": "linux"}  # the engine requires both
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     files = {
         "config.json": json.dumps(config).encode(),

@@ -157,12 +157,7 @@ def _index(chosen: list[_Member]) -> Manifest:
     """Build the index over images (OCI image 1.1, "Image Index"); Docker's if all of them are."""
     is_dockers = all(image.media_type == DOCKER_MANIFEST for image, *_ in chosen)
     members = [
-        {
-            "mediaType": image.media_type,
-            "size": image.size,
-            "digest": str(image.digest),
-            "platform": platform,
-        }
+        {"mediaType": image.media_type, "size": image.size, "digest": str(image.digest), "platform": platform}
         for image, _, platform in chosen
     ]
     media_type = DOCKER_INDEX if is_dockers else OCI_INDEX

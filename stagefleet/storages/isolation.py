@@ -149,8 +149,7 @@ def describe_all(
 
 
 def _looked_up(
-    stage_ids: Iterable[StageId],
-    find: Callable[[Sequence[StageId]], Sequence[_T | None]] | None,
+    stage_ids: Iterable[StageId], find: Callable[[Sequence[StageId]], Sequence[_T | None]] | None
 ) -> Iterator[tuple[StageId, _T | None]]:
     """Iterate over stages with their known descriptions, looked up by the thousand."""
     waiting = iter(stage_ids)

@@ -16,24 +16,14 @@ from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.manifests import OCI_INDEX, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry.referrers import (
-    MAX_DEPTH,
-    MAX_REFERRERS,
-    Referrer,
-    ReferrerLookup,
-    fallback_tag,
-)
+from stagefleet.registry.referrers import MAX_DEPTH, MAX_REFERRERS, Referrer, ReferrerLookup, fallback_tag
 from stagefleet.storages.repository import find_subjects
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import StageCopy
 
 
 def with_referrers(
-    item_result: ItemResult,
-    storages: Storages,
-    source: Repository,
-    destination: Repository,
-    attempt: Attempt,
+    item_result: ItemResult, storages: Storages, source: Repository, destination: Repository, attempt: Attempt
 ) -> ItemResult:
     """Copy the referrers of the stage `attempt.item`, copied or there; return its result with their number.
 
