@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt
@@ -146,21 +148,15 @@ class DigestDeletion:
                     continue
 
     def _permit(self, member: Digest) -> Callable[[], float]:
-        """Create a check that nothing uses a member; each call but the first scans again."""
-        newer_than = -math.inf
-
-        def see() -> float:
-            nonlocal newer_than
-            until = self._see(member, newer_than)
-            newer_than = math.inf
-            return until
-
-        return see
-
-    def _see(self, member: Digest, newer_than: float) -> float:
-        """Check that nothing uses a member, and return until when the result is valid."""
+        """Create a check that nothing uses a member."""
         own = frozenset({self.tag})  # it may have been pushed again
-        return check_unused(self.client, self.scan, self.repository, member, newer_than=newer_than, also=own)
+        return rescanning(partial(check_unused, self.client, self.scan, self.repository, member, also=own))
+
+
+def rescanning(check: Callable[[float], float]) -> Callable[[], float]:
+    """Create a precheck from a check by scans newer than a time; each call but the first scans again."""
+    newer_than = chain([-math.inf], repeat(math.inf))
+    return lambda: check(next(newer_than))
 
 
 def check_unused(
@@ -168,8 +164,8 @@ def check_unused(
     scan: ReferenceScan,
     repository: Repository,
     digest: Digest,
+    newer_than: float,
     *,
-    newer_than: float = -math.inf,
     also: frozenset[str] = frozenset(),
     but: frozenset[str] = frozenset(),
 ) -> float:
@@ -290,16 +286,11 @@ class DeletionPermit:
 
         Those of the run are deleted first, so that an index that cannot be deleted never loses a member.
         """
-        to_delete = self._deletion.attempt.to_delete
-        items = to_delete if isinstance(to_delete, RunItems) else None
-        waited_for = {
-            tag: index
-            for tag, index in holders.items()
-            if items is not None and index not in {NO_ITEM, items.own}
-        }
-        if items is not None and waited_for:
-            item_states = items.item_states(list(waited_for.values()))
-            self._await(dict(zip(waited_for, item_states, strict=True)), waited_for)
+        items = self._deletion.attempt.to_delete
+        if isinstance(items, RunItems):
+            of_others = {tag: index for tag, index in holders.items() if index not in {NO_ITEM, items.own}}
+            item_states = items.item_states(list(of_others.values())) if of_others else []
+            self._await(dict(zip(of_others, item_states, strict=True)), of_others)
         return {
             tag for tag in holders if is_there(self._deletion.client, self._deletion.repository.tagged(tag))
         }

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any
 
 from stagefleet import errors
+from stagefleet.bounds import join_first
 from stagefleet.deletion.checks import confirm_deleted
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, under_lease
 from stagefleet.manifests import Manifest
@@ -66,13 +67,10 @@ def may_use_placeholders(shared_state: SharedState, repository: Repository) -> b
 
 def describe_remaining_tags(shared_state: SharedState, repositories: Iterable[Repository]) -> list[str]:
     """Report for each repository, in one line, which of our tags cannot be removed; nothing for most."""
-    known = (
-        (repository, shared_state.peek(FLEET_NAMESPACE, _key(repository))) for repository in repositories
-    )
     return [
         describe_probe_tags(repository, found["left"], found["refusal"])
-        for repository, found in known
-        if found and found["left"]
+        for repository in repositories
+        if (found := shared_state.peek(FLEET_NAMESPACE, _key(repository))) and found["left"]
     ]
 
 
@@ -177,11 +175,9 @@ def delete_manifest(
 
 def describe_probe_tags(repository: Repository, tags: Sequence[str], refusal: str) -> str:
     """Explain in one line which of our tags stay in a repository, and why."""
-    shown = ", ".join(tags[:_SHOWN_TAGS])
-    more = f" and {len(tags) - _SHOWN_TAGS:,} more" if len(tags) > _SHOWN_TAGS else ""
     return (
-        f"{repository} keeps {shown}{more}, on which was tried how it deletes ({refusal}); no others are "
-        "added: allow their deletion there, or remove them by hand"
+        f"{repository} keeps {join_first(tags, _SHOWN_TAGS)}, on which was tried how it deletes ({refusal}); "
+        "no others are added: allow their deletion there, or remove them by hand"
     )
 
 

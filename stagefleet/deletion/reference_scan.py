@@ -94,7 +94,7 @@ class ReferenceScan:
 
         def look(first: dict[str, Any]) -> DigestReferences:
             salt, name = _salt(first), str(digest)
-            part = self._part(first, "users", UserTable.part_of(digest, salt, first["users"]))
+            (part,) = self._parts(first, "users", [UserTable.part_of(digest, salt, first["users"])])
             found = UserTable.find(part, digest, salt)
             fresh, since = self._second_round(first, newer_than)
             is_whole = first["is_whole"] and fresh["is_whole"] and not found.has_more
@@ -282,10 +282,6 @@ class ReferenceScan:
         keys = [self._part_key(token, name, part_index) for part_index in range(len(parts))]
         self._shared_state.put_parts(self._run, dict(zip(keys, parts, strict=True)))
         return len(parts)
-
-    def _part(self, first: dict[str, Any], name: str, part_index: int) -> bytes:
-        (part,) = self._parts(first, name, [part_index])
-        return part
 
     def _parts(self, first: dict[str, Any], name: str, part_indexes: Iterable[int]) -> list[bytes]:
         keys = [self._part_key(first["token"], name, part_index) for part_index in part_indexes]

@@ -20,7 +20,7 @@ from stagefleet import errors
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.deletion import mode
 from stagefleet.deletion.checks import confirm_deleted
-from stagefleet.deletion.digest_deletion import TagInUseError, check_unused
+from stagefleet.deletion.digest_deletion import TagInUseError, check_unused, rescanning
 from stagefleet.deletion.index_members import is_damaged, read_members
 from stagefleet.deletion.tag_deletion import TagDeletions
 from stagefleet.fleet_registries import Registries
@@ -218,10 +218,13 @@ class ReferrerDeletion:
     def _delete_digest(self, referrer: Referrer) -> None:
         digest = referrer.descriptor.digest
         reference = Reference.of(self._repository, digest)
-        permit = self._permit(referrer.subject, digest)
+
+        def check(newer_than: float) -> float:
+            return min(self._check(used, newer_than) for used in (referrer.subject, digest))
+
         try:
             was_there = mode.delete_manifest(
-                self._client, reference, lease=self._attempt.lease, precheck=permit
+                self._client, reference, lease=self._attempt.lease, precheck=rescanning(check)
             )
         except errors.DeletionDisabledError:
             self._note(digest, "the registry deletes no digest; its collection of untagged manifests may")
@@ -299,26 +302,8 @@ class ReferrerDeletion:
         return True
 
     def _check(self, digest: Digest, newer_than: float = -math.inf) -> float:
-        return check_unused(
-            self._client,
-            self._scan,
-            self._repository,
-            digest,
-            newer_than=newer_than,
-            but=self._also.union(self._own_tags),
-        )
-
-    def _permit(self, *digests: Digest) -> Callable[[], float]:
-        """Create a check that nothing uses digests; each call but the first scans again."""
-        newer_than = -math.inf
-
-        def see() -> float:
-            nonlocal newer_than
-            until = min(self._check(digest, newer_than) for digest in digests)
-            newer_than = math.inf
-            return until
-
-        return see
+        own = self._also.union(self._own_tags)
+        return check_unused(self._client, self._scan, self._repository, digest, newer_than, but=own)
 
     def _note(self, digest: Digest, reason: str) -> None:
         self.notes.append(f"{self._repository}@{digest} stays: {reason}")

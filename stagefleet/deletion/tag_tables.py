@@ -11,7 +11,7 @@ import hashlib
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -48,6 +48,11 @@ class _Table:
         bucket += record
         self._records += 1
 
+    @staticmethod
+    def part_of(name: Digest | str, salt: bytes, parts: int) -> int:
+        """Return the index of the part with a digest or tag."""
+        return _part(_key(str(name), salt), parts)
+
     def take_parts(self) -> list[bytes]:
         """Return the parts, a power of two of them, and drop them: memory may not suffice for both."""
         parts = 1
@@ -66,9 +71,9 @@ class _Table:
 class DigestUsers:
     """Users of a digest, as in `DigestReferences`; `has_more` if there are more than are listed."""
 
-    tags: set[str] = field(default_factory=set)
-    holders: set[str] = field(default_factory=set)
-    has_more: bool = False
+    tags: set[str]
+    holders: set[str]
+    has_more: bool
 
 
 class UserTable(_Table):
@@ -90,25 +95,15 @@ class UserTable(_Table):
         return super().take_parts()
 
     @staticmethod
-    def part_of(digest: Digest, salt: bytes, parts: int) -> int:
-        """Return the index of a digest's part."""
-        return _part(_key(str(digest), salt), parts)
-
-    @staticmethod
     def find(part: bytes, digest: Digest, salt: bytes) -> DigestUsers:
         """Find the users of a digest in its part."""
-        tags: set[str] = set()
-        holders: set[str] = set()
-        has_more = False
         wanted = _key(str(digest), salt)
-        for key, kind, record in _records(part):
-            if key != wanted:
-                continue
-            if kind == _MORE:
-                has_more = True
-            else:
-                (holders if kind == _MEMBER else tags).add(_tag(record))
-        return DigestUsers(tags, holders, has_more)
+        uses = [(kind, record) for key, kind, record in _records(part) if key == wanted]
+        return DigestUsers(
+            tags={_tag(record) for kind, record in uses if kind == _TAG},
+            holders={_tag(record) for kind, record in uses if kind == _MEMBER},
+            has_more=any(kind == _MORE for kind, _ in uses),
+        )
 
 
 class KnownTable(_Table):
@@ -137,11 +132,6 @@ class ToDeleteTable(_Table):
     def add(self, tag: str, index: int | None) -> None:
         """Add a tag with the index of the item that deletes it; None for a later run's."""
         self._put(tag, _INDEX.pack(NO_ITEM if index is None else index))
-
-    @staticmethod
-    def part_of(tag: str, salt: bytes, parts: int) -> int:
-        """Return the index of a tag's part."""
-        return _part(_key(tag, salt), parts)
 
     @staticmethod
     def find(part: bytes, tag: str, salt: bytes) -> int | None:
