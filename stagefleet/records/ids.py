@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -111,19 +112,13 @@ def _spell(character: str) -> str:
     return "".join(filter(str.isalnum, anyascii(character).lower()))
 
 
-def _exceptions() -> Iterator[tuple[str, str]]:
-    for entry in _EXCEPTIONS.split(","):
-        code, spelling = entry.split()
-        yield chr(int(code, 16)), spelling
-
-
 @cache
 def spelling() -> Mapping[str, str]:
     """Return lower-case letters and digits, or a dash, for each character; others are dropped."""
     return {
         **{character: character.lower() for character in string.ascii_letters + string.digits},
         **{character: _spell(character) for character in _characters()},
-        **dict(_exceptions()),
+        **{chr(int(code, 16)): spelt for code, spelt in map(str.split, _EXCEPTIONS.split(","))},
         **dict.fromkeys(_SPELT_AS_DASHES, "-"),
     }
 
@@ -226,10 +221,8 @@ class RecordId:
     def of(cls, kind: RecordKind, name: str) -> Self:
         """Build the identity of a record from its kind and name.
 
-        Args:
-            kind: The kind.
-            name: An image's name; image hash, commit and stage; an import's id; a custom tag or its slug; a
-                stage id; a client's id and time. For a kind with a single record, "" or its tag.
+        The name is an image's; image hash, commit and stage; an import's id; a custom tag or its slug; a
+        stage id; a client's id and time. For a kind with a single record, it is "" or its tag.
 
         Raises:
             InvalidNameError: No such record can exist.
@@ -250,16 +243,11 @@ class RecordId:
                 return cls(kind, single)
         for kind, prefix in _PREFIXES.items():
             if tag.startswith(prefix):
-                return cls._checked(kind, tag, tag.removeprefix(prefix))
+                name = tag.removeprefix(prefix)
+                with suppress(InvalidNameError):
+                    found = cls.of(kind, decode_name(name) if kind is RecordKind.MANAGED_IMAGE else name)
+                    return found if found.tag == tag else None
         return None
-
-    @classmethod
-    def _checked(cls, kind: RecordKind, tag: str, name: str) -> Self | None:
-        try:
-            found = cls.of(kind, decode_name(name) if kind is RecordKind.MANAGED_IMAGE else name)
-        except InvalidNameError:
-            return None
-        return found if found.tag == tag else None
 
     @property
     def tag(self) -> str:

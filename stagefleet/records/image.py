@@ -18,19 +18,17 @@ from typing import Any
 from stagefleet.errors import ContentError, NotFoundError, RegistryError
 from stagefleet.image_config import describe_image
 from stagefleet.leases import Lease
-from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest
+from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry.client import RegistryClient
 
 PROJECT_LABEL = "werf"
 """The label with the project of a record; every record has it."""
 
-MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
-CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
-LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-
-_OCI_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-_OCI_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+_OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 LAYER = bytes.fromhex("1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040000")
 """The gzip of an empty tar archive (1,024 zero bytes); a constant, so that all records share one blob."""
@@ -72,21 +70,19 @@ class RecordImage:
     @property
     def manifest(self) -> dict[str, Any]:
         """The manifest as a document."""
-        return {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": _descriptor(CONFIG_TYPE, self.config),
-            "layers": [_descriptor(LAYER_TYPE, LAYER)],
-        }
+        return self._manifest_as(DOCKER_MANIFEST, _DOCKER_CONFIG, _DOCKER_LAYER)
 
     @property
     def oci_manifest(self) -> dict[str, Any]:
         """The same record for registries that take no media types but OCI's (zot as it comes)."""
+        return self._manifest_as(OCI_MANIFEST, _OCI_CONFIG, _OCI_LAYER)
+
+    def _manifest_as(self, media_type: str, config_type: str, layer_type: str) -> dict[str, Any]:
         return {
             "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": _descriptor(_OCI_CONFIG_TYPE, self.config),
-            "layers": [_descriptor(_OCI_LAYER_TYPE, LAYER)],
+            "mediaType": media_type,
+            "config": _descriptor(config_type, self.config),
+            "layers": [_descriptor(layer_type, LAYER)],
         }
 
 
@@ -128,7 +124,6 @@ def make_rejection(project: str, *, while_deleting: bool = False) -> RecordImage
 # A placeholder is an image index without members (OCI image specification 1.1, "OCI Image Index"), which
 # needs no blob. Its annotations mark it; a random token makes its digest unique.
 
-PLACEHOLDER_TYPE = "application/vnd.oci.image.index.v1+json"
 _ANNOTATION = "io.stagefleet.placeholder"
 
 
@@ -136,7 +131,7 @@ def make_placeholder() -> dict[str, Any]:
     """Create the document of a placeholder with a unique digest."""
     return {
         "schemaVersion": 2,
-        "mediaType": PLACEHOLDER_TYPE,
+        "mediaType": OCI_INDEX,
         "manifests": [],
         "annotations": {_ANNOTATION: secrets.token_hex(16)},
     }
@@ -172,13 +167,10 @@ def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage |
         digest = manifest.digest
         if manifest.config is None:
             return LabelledImage(digest, {})
-        try:
-            config = client.fetch_blob(reference.repository, manifest.config)
-        except NotFoundError:
-            return LabelledImage(digest, {})
+        config = client.fetch_blob(reference.repository, manifest.config)
         return LabelledImage(digest, describe_image(reference.repository, "", manifest, config).labels)
-    except NotFoundError:
-        return None
+    except NotFoundError:  # of the configuration, if the manifest is there
+        return None if digest is None else LabelledImage(digest, {})
     except ContentError:
         return LabelledImage(digest, {})
 
