@@ -133,13 +133,8 @@ class BlobTransfer:
             calls.append(lambda _: self._read(config))
         for blob in blobs:
             is_config = config is not None and blob.digest == config.descriptor.digest
-            calls.append(
-                partial(
-                    self._send_one,
-                    blob,
-                    partial(self._send_config if is_config else self._send_layer, blob, mount_from),
-                )
-            )
+            send = partial(self._send_config if is_config else self._send_layer, blob, mount_from)
+            calls.append(partial(self._send_one, blob, send))
         try:
             self._client.threads.run(calls, self._lease)
             self._tell_or_put_off()
@@ -202,10 +197,8 @@ class BlobTransfer:
         """Send a configuration with one POST, unless the registry is known not to take it so.
 
         The fleet learns that once a registry, and for some time, from a configuration that has to be sent
-        anyway (OCI distribution specification 1.1, "Single POST").
-
-        Returns:
-            As `RegistryClient.post_blob` in a list, if it was posted; else nothing.
+        anyway (OCI distribution specification 1.1, "Single POST"). Return what `RegistryClient.post_blob` did
+        in a list, if it was posted; else an empty one.
         """
         host, posted = self._destination.host, list[Upload | None]()
 
@@ -311,11 +304,9 @@ class BlobTransfer:
 
     def _hand_over(self) -> None:
         """Let others send the blobs that failed here, at once; without Redis the leases expire."""
-        try:
+        with suppress(StagefleetError):
             self._tell()
             self._shared_state.release_uploads(self._run, self._destination, self._leased, self._owner)
-        except StagefleetError:
-            return
 
     def _await(self, blobs: list[Descriptor]) -> int:
         """Wait for blobs that others send, and send those that they give up; return the bytes sent."""

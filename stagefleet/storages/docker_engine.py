@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stagefleet import errors
@@ -128,8 +129,8 @@ class EngineStorage(Storage):
             return NOT_THERE
         try:
             with self.host.images.lock_exclusively(name):
-                use, found = ImageUse(self.engine, policy), stage.all()
-                if not all(use.clear_containers(name, image_id) for name, image_id in found.items()):
+                found, clear = stage.all(), partial(_clear_containers, self.engine, policy)
+                if not all(clear(name, image_id) for name, image_id in found.items()):
                     return ItemResult(skipped=True)
                 lease.check()
                 for image in found:
@@ -335,41 +336,31 @@ def _archive(name: str, image: RecordImage) -> bytes:
 _SHOWN = 3
 
 
-class ImageUse:
-    """Containers that use images, when those are to be removed from an engine."""
+def _clear_containers(engine: Engine, policy: InUsePolicy, name: str, image_id: str) -> bool:
+    """Ensure that no container uses an image that is to be removed; return False to skip it.
 
-    def __init__(self, engine: Engine, policy: InUsePolicy) -> None:
-        self._engine = engine
-        self._policy = policy
-
-    def clear_containers(self, name: str, image_id: str) -> bool:
-        """Ensure that no container uses an image; return False to skip it.
-
-        `errors.ImageInUseError` names a container that uses it, and the option to set.
-        """
-        containers = self._engine.users(image_id)
-        if not containers:
-            return True
-        if self._policy.skip_used:
-            return False
-        if not self._policy.remove_containers:
-            raise errors.ImageInUseError(
-                f"{name} is used by {_enumerate(containers)}: skip it with --skip-used, or remove "
-                "its containers with --remove-containers"
-            )
-        for container in containers:
-            self._remove(name, container)
+    `errors.ImageInUseError` names a container that uses it, and the option to set.
+    """
+    containers = engine.users(image_id)
+    if not containers:
         return True
-
-    def _remove(self, name: str, container: Mapping[str, Any]) -> None:
+    if policy.skip_used:
+        return False
+    if not policy.remove_containers:
+        raise errors.ImageInUseError(
+            f"{name} is used by {_enumerate(containers)}: skip it with --skip-used, or remove "
+            "its containers with --remove-containers"
+        )
+    for container in containers:
         try:
-            self._engine.remove_container(container["Id"], force=self._policy.force)
+            engine.remove_container(container["Id"], force=policy.force)
         except errors.EngineError as error:
             if error.status != _CONFLICT:
                 raise
             raise errors.ImageInUseError(
                 f"{name} is used by {_enumerate([container])}, which runs: stop it, or remove it with --force"
             ) from error
+    return True
 
 
 def _enumerate(containers: Sequence[Mapping[str, Any]]) -> str:

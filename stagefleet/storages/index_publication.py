@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.errors import NotFoundError, UsageError
+from stagefleet.errors import NotFoundError, StageNotFoundError, UsageError
 from stagefleet.image_config import platform_in
 from stagefleet.images import Platform
 from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, Manifest
@@ -129,21 +129,15 @@ class IndexPublication:
                 f"{self._repository} has the stage {stage_id} rejected: delete it first, with "
                 f"stagefleet records remove {self._repository} rejected-stage {stage_id}"
             )
-        there = self._find(self._repository.tagged(str(stage_id)))
-        if there is None:
+        try:
+            there = self._storage.fetch_manifest(stage_id)
+        except StageNotFoundError:
             return False
         if _members(there) != _members(index):
             raise UsageError(
                 f"{self._repository} has the stage {stage_id} with other images: delete it first"
             )
         return True
-
-    def _find(self, reference: Reference) -> Manifest | None:
-        try:
-            found = self._client.fetch_manifest(reference)
-        except NotFoundError:
-            return None
-        return None if is_placeholder(found.annotations) else found
 
     def _bring(self, manifest: Manifest, source: Repository) -> int:
         """Copy an image into the repository, by digest; return the bytes sent."""

@@ -129,11 +129,6 @@ def describe_all(
     under_way: deque[tuple[StageId, _T | Future[_T]]] = deque()
     pool = LeaseBoundThreads(parallel, "describe")
     isolation = Isolation(on_left_out, ping=ping)
-
-    def settle() -> _T | None:
-        stage_id, found = under_way.popleft()
-        return isolation.accept(stage_id, found.result) if isinstance(found, Future) else found
-
     waiting = _looked_up(stage_ids, find)
     try:
         while True:
@@ -142,7 +137,9 @@ def describe_all(
                 under_way.append((stage_id, asked))
             if not under_way:
                 return
-            if (description := settle()) is not None:
+            stage_id, found = under_way.popleft()
+            description = isolation.accept(stage_id, found.result) if isinstance(found, Future) else found
+            if description is not None:
                 yield description
     finally:
         pool.close()

@@ -58,8 +58,9 @@ def transfer(
         locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
         match here, there:
             case ManifestStorage(), LayoutStorage():
-                is_sent = _every_layer if foreign_layers else _is_distributable
-                return _into_layout(here, there, stage_id, stage_lock, verify=verify, is_sent=is_sent)
+                return _into_layout(
+                    here, there, stage_id, stage_lock, verify=verify, foreign_layers=foreign_layers
+                )
             case ManifestStorage(), RegistryStorage():
                 copy = StageCopy(registries, here, there, locked, last_step, foreign_layers=foreign_layers)
                 return copy.execute(stage_id, verify=verify)
@@ -287,7 +288,7 @@ def _into_layout(
     lease: Lease,
     *,
     verify: bool,
-    is_sent: Callable[[Descriptor], bool],
+    foreign_layers: bool,
 ) -> ItemResult:
     """Write a stage, unless it is there; with `verify`, unless it has the same digest."""
     manifest = source.fetch_manifest(stage_id)
@@ -295,19 +296,12 @@ def _into_layout(
         if destination.find_digest(stage_id) == manifest.digest or not verify:
             return ItemResult(skipped=True)
     with destination.layout.writing() as directory:
-        written = _write_parts(source.reader(), directory, manifest, lease, is_sent=is_sent)
+        reader = source.reader()
+        written = _write_parts(reader, directory, manifest, lease, foreign_layers=foreign_layers)
         lease.check()
         directory.put_manifest(manifest, str(stage_id))
     info = destination.reader().describe(manifest, str(stage_id))
     return ItemResult(StageDescription(stage_id=stage_id, info=info).as_json(), bytes=written)
-
-
-def _is_distributable(blob: Descriptor) -> bool:
-    return blob.is_distributable
-
-
-def _every_layer(_blob: Descriptor) -> bool:
-    return True
 
 
 def _write_parts(
@@ -317,20 +311,21 @@ def _write_parts(
     lease: Lease,
     depth: int = 1,
     *,
-    is_sent: Callable[[Descriptor], bool],
+    foreign_layers: bool,
 ) -> int:
     """Write all that an image or index leads to, and return the bytes of blobs."""
+    storage = reader.storage
     blobs, written = [*manifest.layers, *([manifest.config] if manifest.config else [])], 0
     for member in reader.members(manifest, depth):
         if member.manifest is None:
             blobs.append(member.descriptor)
         else:
-            written += _write_parts(reader, directory, member.manifest, lease, depth + 1, is_sent=is_sent)
+            written += _write_parts(
+                reader, directory, member.manifest, lease, depth + 1, foreign_layers=foreign_layers
+            )
             directory.put_manifest(member.manifest)
     for blob in blobs:
-        if not is_sent(blob):
-            continue
-        storage = reader.storage
-        with requiring_blob(storage, blob), closing(storage.open_blob(blob, lease=lease)) as content:
-            written += directory.write_blob(blob, content)
+        if foreign_layers or blob.is_distributable:
+            with requiring_blob(storage, blob), closing(storage.open_blob(blob, lease=lease)) as content:
+                written += directory.write_blob(blob, content)
     return written
