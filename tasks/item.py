@@ -167,7 +167,7 @@ class ItemExecutor:
             _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
             return self._hand_back(claim, error, behind=error.behind)
         if lease.is_cancelled:
-            return self._finish(claim, _outcome(claim, ItemState.CANCELLED, error), told=str(error))
+            return self._finish(claim, _outcome(claim, ItemState.CANCELLED), told=str(error))
         return self._hand_back(claim, error)
 
     def _fail(self, claim: Claim, error: errors.StagefleetError) -> AttemptEnd:
@@ -181,11 +181,9 @@ class ItemExecutor:
                 f"{error}; an item waits {span_text(longest)} at most: raise "
                 "runs.longest_pause_seconds for the workers, or start it again later"
             )
-            outcome = outcome.model_copy(
-                update={"error": ErrorInfo(type=type(error).__name__, message=told).bounded()}
-            )
-        reason = WaitReason.of(error)
-        if reason.host:
+            told_error = ErrorInfo(type=type(error).__name__, message=told).bounded()
+            outcome = outcome.model_copy(update={"error": told_error})
+        if (reason := WaitReason.of(error)).host:
             self._renewer.counts.add_refusal(reason.host, reason.text)
         return self._finish(claim, outcome, pause, reason)
 
@@ -339,7 +337,7 @@ def _outcome(
         item=claim.item,
         state=state,
         result=result,
-        error=None if error is None or state is ItemState.CANCELLED else ErrorInfo.of(error),
+        error=None if error is None else ErrorInfo.of(error),
         seconds=round(claim.seconds, 3),
         bytes=sent_bytes,
         attempts=claim.attempt,
@@ -374,13 +372,12 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
     acks_late = True
     throws = TOLD_BY_EXCEPTION
     typing = False  # `problem_of` has checked the arguments
+    problem_of = staticmethod(problem_of_item)
 
     def __init__(self, name: str, operation: BoundItemFunction, executor: ItemExecutor) -> None:
         self.name = name
         self._operation = operation
         self._executor = executor
-
-    problem_of = staticmethod(problem_of_item)
 
     def run(self, *, run: str, index: int, **_unknown: Any) -> str:
         """Execute item `index` of a run; return the result in one line, and raise any other end."""
