@@ -62,19 +62,14 @@ class _StageFetch:
             return self._require_present(primary)
         assert not primary.is_layout  # as `FetchOperation` checks
         delivery = StageDelivery(self._storages, primary, stage_id, self._platforms, self._lease)
-        item_result = delivery.find_present()
-        if item_result is not None:
-            return item_result
+        there = delivery.find_present()
+        if there is not None:
+            return there
         lacking: list[Repository] = []
-        item_result = self._from_caches(delivery, lacking)
-        if item_result is None:
-            item_result = self._from_primary(delivery, primary)
-        failed = self._refill(primary, lacking)
-        return (
-            replace(item_result, result={**(item_result.result or {}), "caches": failed})
-            if failed
-            else item_result
-        )
+        item_result = self._from_caches(delivery, lacking) or self._from_primary(delivery, primary)
+        if failed := self._refill(primary, lacking):
+            return replace(item_result, result=(item_result.result or {}) | {"caches": failed})
+        return item_result
 
     def _require_present(self, primary: EngineProject) -> ItemResult:
         """Check that the engine, which is the primary storage itself, has the stage."""
@@ -254,9 +249,8 @@ class StageDelivery:
             return self._pull(storage.address, str(self._stage_id))
         except errors.PlatformNotFoundError:
             own = self._engine.platform
-            choose_images(
-                storage, self._stage_id, PlatformSelection((own,)), own
-            )  # raises, with the platforms
+            # It raises, with the platforms.
+            choose_images(storage, self._stage_id, PlatformSelection((own,)), own)
             raise
 
     def _bring_chosen(self, storage: RegistryStorage) -> ItemResult:

@@ -29,7 +29,7 @@ def publish_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     if operation.referrers and not operation.should_be_built and not operation.primary.is_on_host:
         final = operation.final_repository
         item_result = with_referrers(item_result, storages, operation.primary, final, attempt)
-    if not attempt.parsed(PublishOperation).fill_caches:
+    if not operation.fill_caches:
         return item_result
     cached = cache_stage(storages, attempt)
     return ItemResult(

@@ -6,6 +6,7 @@ In this host's engine there is import metadata only: other kinds are never found
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
@@ -25,8 +26,13 @@ def rm_image_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
     image = attempt.parsed(operations.DeleteImageMetadataOperation).image
 
     def candidates(item: str) -> list[RecordId]:
-        commit, _, stage_id = item.partition("_")
-        return _metadata_ids(image, commit, StageId.parse(stage_id))
+        """Return the records that may be meant: of an image with this name, else with this hash."""
+        commit, _, stage = item.partition("_")
+        stage_id = StageId.parse(stage)
+        found = [ImageMetadata.of_image(image, commit, stage_id).id]
+        with suppress(ValueError):
+            found.append(ImageMetadata(image, commit, stage_id).id)
+        return found
 
     def certain(item: str) -> list[str]:
         """Return no tags if two may be meant: only a read tells which."""
@@ -65,10 +71,8 @@ def get_stage_custom_tag_metadata(storages: Storages, attempt: Attempt) -> ItemR
 
 def delete_stage_custom_tag(storages: Storages, attempt: Attempt) -> ItemResult:
     """Delete the custom tag `attempt.item`, a tag or its slug, then its record."""
-    record_id, operation = (
-        RecordId.of(RecordKind.CUSTOM_TAG, attempt.item),
-        attempt.parsed(operations.DeleteCustomTagOperation),
-    )
+    record_id = RecordId.of(RecordKind.CUSTOM_TAG, attempt.item)
+    operation = attempt.parsed(operations.DeleteCustomTagOperation)
     address, final = operation.repository, operation.final
 
     # Only its record tells which tag an item means, and if it is ours: so no tags are returned.
@@ -158,13 +162,3 @@ def _delete(
     to_delete = tags_to_delete(attempt, tags)
     item_result = _records(storages, attempt).delete(record_id, replace(attempt, to_delete=to_delete))
     return counted_as_deleted(item_result, attempt)
-
-
-def _metadata_ids(image_name_or_hash: str, commit: str, stage_id: StageId) -> list[RecordId]:
-    """Return the records that may be meant: of an image with this name, else with this hash."""
-    by_name = ImageMetadata.of_image(image_name_or_hash, commit, stage_id).id
-    try:
-        by_hash = ImageMetadata(image_name_or_hash, commit, stage_id).id
-    except ValueError:
-        return [by_name]
-    return [by_name, by_hash]

@@ -37,10 +37,9 @@ _log = EventLogger(__name__)
 
 
 def run_process(queues: Sequence[str], concurrency: int, ready_fd: int, parent_pipe: int) -> int:
-    """Run one worker process of a supervisor; arguments as of `serve`.
+    """Run one worker process of a supervisor; return the exit status, or an error's code if it cannot start.
 
-    Returns:
-        The exit status; the error's code if it cannot start.
+    The arguments are as of `serve`.
     """
     try:
         return serve(
@@ -231,9 +230,7 @@ class Shutdown:
 
     def _wait(self, seconds: float | None) -> bool:
         """Return True if a signal came within some seconds."""
-        watched: list[Any] = (
-            [self._wake_up] if self._parent_pipe is None else [self._wake_up, self._parent_pipe]
-        )
+        watched = [source for source in (self._wake_up, self._parent_pipe) if source is not None]
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())

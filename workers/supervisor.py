@@ -116,10 +116,10 @@ def _check_redis(redis_url: str, prefix: str) -> None:
 
 def _with_options(settings: Settings, processes: int | None, concurrency: int | None) -> Settings:
     given = {"processes": processes, "concurrency": concurrency}
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise SettingsError(f"--{name} {value}: a worker has at least 1")
     changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        if value < 1:
+            raise SettingsError(f"--{name} {value}: a worker has at least 1")
     return settings.model_copy(update={"worker": settings.worker.model_copy(update=changes)})
 
 
