@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 from stagefleet import errors
 from stagefleet.leases import Lease
@@ -128,8 +127,6 @@ def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:
 
 # Parallel reads of tags: the digest of each, and its direct and indirect members.
 
-T = TypeVar("T")
-
 _THREADS = 16
 _TAGS_A_TIME = 1000  # bounds the responses under way
 
@@ -165,10 +162,10 @@ class TagReads:
 
     def read(self, tags: Iterable[str]) -> Iterator[SeenTag]:
         """Read tags, in their order; tags that are gone meanwhile are left out."""
+        waiting = iter(tags)
         with LeaseBoundThreads(_THREADS, "reference-scan") as pool:
-            for some in _batches(tags, _TAGS_A_TIME):
-                found = pool.map(self._look_at, some)
-                yield from (seen for seen in found if seen is not None)
+            while some := list(islice(waiting, _TAGS_A_TIME)):
+                yield from filter(None, pool.map(self._look_at, some))
 
     def _look_at(self, tag: str) -> SeenTag | None:
         self._lease.check()
@@ -183,9 +180,3 @@ class TagReads:
             return SeenTag(tag, None, IndexMembers())
         members = read_members(self._client, self._repository, named, lease=self._lease)
         return SeenTag(tag, named.digest, members)
-
-
-def _batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -167,9 +167,17 @@ def delete_manifest(
     except errors.NotFoundError:
         return False
     except errors.RegistryError as error:
-        if reference.digest is not None and error.status == _METHOD_NOT_ALLOWED:
-            raise _disabled(reference.repository, error) from error
-        raise
+        if reference.digest is None or error.status != _METHOD_NOT_ALLOWED:
+            raise
+        raise errors.DeletionDisabledError(
+            f"{reference.repository.host} does not delete: deletion is switched off. For distribution set "
+            "storage.delete.enabled: true in the registry's configuration, or "
+            "REGISTRY_STORAGE_DELETE_ENABLED=true in its environment, and restart it",
+            method=error.method,
+            repository=str(reference.repository),
+            status=error.status,
+            codes=error.codes,
+        ) from error
     return True
 
 
@@ -294,8 +302,7 @@ class DeletionProbe:
         for tag in sorted(found)[:_MOST_REMOVED]:
             reference = self._repository.tagged(tag)
             with suppress(errors.RegistryError):  # an unreadable tag may be someone else's
-                digest = self._image_of(reference)
-                if digest is not None:
+                if (digest := self._image_of(reference)) is not None:
                     images.setdefault(digest, []).append(reference)
         return images
 
@@ -375,15 +382,3 @@ def _seconds_under_way(tag: str) -> float:
         return 0.0
     age = time.time() - int(match["seconds"])
     return UNDER_WAY_SECONDS - age if 0 <= age < UNDER_WAY_SECONDS else 0.0
-
-
-def _disabled(repository: Repository, error: errors.RegistryError) -> errors.DeletionDisabledError:
-    return errors.DeletionDisabledError(
-        f"{repository.host} does not delete: deletion is switched off. For distribution set "
-        "storage.delete.enabled: true in the registry's configuration, or "
-        "REGISTRY_STORAGE_DELETE_ENABLED=true in its environment, and restart it",
-        method=error.method,
-        repository=str(repository),
-        status=error.status,
-        codes=error.codes,
-    )

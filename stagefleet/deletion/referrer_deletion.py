@@ -102,9 +102,7 @@ class _Subjects:
         client = self._registries.client
         try:
             named = client.head_manifest(self._tag, lease=attempt.lease)
-        except errors.NotFoundError:
-            return []
-        except errors.StagefleetError as error:
+        except errors.StagefleetError as error:  # gone, or damaged
             if not is_damaged(client, self._tag, error):
                 raise
             return []

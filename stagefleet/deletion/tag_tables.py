@@ -43,9 +43,7 @@ class _Table:
 
     def _put(self, name: str, record: bytes = b"") -> None:
         key = _key(name, self._salt)
-        bucket = self._buckets[_bucket(key)]
-        bucket += key
-        bucket += record
+        self._buckets[_bucket(key)] += key + record
         self._records += 1
 
     @staticmethod
