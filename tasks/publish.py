@@ -84,10 +84,9 @@ def cache_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     project, stage_id = attempt.parsed(ProjectOperation), StageId.parse(attempt.item)
     states, sent = {}, 0
     for cache in project.caches:
-        what = f"cache {cache} could not be given stage {stage_id}"
         with (
             errors_as_warnings(
-                what,
+                f"cache {cache} could not be given stage {stage_id}",
                 reraise=(errors.StageNotFoundError, errors.BrokenStageError),
                 quiet=(errors.CircuitOpenError,),
             ) as failure,

@@ -160,9 +160,8 @@ def _index(chosen: list[_Member]) -> Manifest:
 
 def _is_text(value: object) -> bool:
     """Return True if a platform's field is a non-empty string, or a list of such."""
-    return bool(value) and all(
-        isinstance(text, str) for text in (value if isinstance(value, list) else [value])
-    )
+    texts = value if isinstance(value, list) else [value]
+    return bool(value) and all(isinstance(text, str) for text in texts)
 
 
 def _members(index: Manifest) -> Counter[tuple[Digest, Platform | None]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,8 +28,7 @@ class LayoutStorage(ManifestStorage):
         self._stage_locks = stage_locks
 
     def check(self) -> None:
-        with suppress(errors.RepositoryNotFoundError):
-            self.layout.check()
+        self.exists()
 
     def exists(self) -> bool:
         try:

@@ -162,12 +162,10 @@ class RepositoryRecords(RecordStore):
 
     def _describe(self, reference: Reference) -> ImageInfo | None:
         try:
-            manifest = self._client.fetch_manifest(reference)
-        except errors.NotFoundError:
-            return None
+            manifest = self._manifest(reference)
         except (errors.BrokenStageError, errors.UnsupportedManifestError) as error:
             raise errors.BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
-        if is_placeholder(manifest.annotations):
+        if manifest is None:
             return None
         if manifest.config is None:
             raise errors.BrokenRecordError(f"{reference} is an index and no record: left alone")
