@@ -26,13 +26,9 @@ def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     caches = operation.caches or ()
     had_it = delete_from_caches(storages, caches, stage_id, attempt, referrers=operation.referrers)
     to_delete = tags_to_delete(attempt, lambda item: (item,), also=operation.also)
+    informed = replace(attempt, to_delete=to_delete)
     item_result = _delete(
-        storages,
-        operation.repository,
-        stage_id,
-        replace(attempt, to_delete=to_delete),
-        referrers=operation.referrers,
-        also=operation.also,
+        storages, operation.repository, stage_id, informed, referrers=operation.referrers, also=operation.also
     )
     return counted_as_deleted(item_result, attempt, had_it=had_it)
 

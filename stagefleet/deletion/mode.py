@@ -207,7 +207,8 @@ class DeletionProbe:
             DeletionDisabledError: Deletion is switched off in the registry; nothing was pushed.
             RegistryError: The registry refuses for a reason that does not concern tags.
         """
-        self._check_repository()
+        with suppress(errors.RegistryUnavailableError, errors.ContentError):  # it exists, but is damaged
+            self._client.head_manifest(self._wanted)  # a probe must not create a repository
         self._check_switched_on()
         left = self._remove_left()
         if left.left:  # others would stay, too; these cannot be deleted by tag
@@ -225,12 +226,6 @@ class DeletionProbe:
                 return probe_result  # remembered, so that the next attempt adds no others
             raise
         return replace(self._remove(self._image, tags), mode=mode)
-
-    def _check_repository(self) -> None:
-        try:
-            self._client.head_manifest(self._wanted)  # a probe must not create a repository
-        except (errors.RegistryUnavailableError, errors.ContentError):
-            return  # it exists, but is damaged
 
     def _check_switched_on(self) -> None:
         """Delete an unused digest: 404 where deletion is on, 405 where it is off; nothing is pushed then.

@@ -271,12 +271,9 @@ class EngineRecords(RecordStore):
         label = f"{PROJECT_LABEL}={self._project}"
         for name in self._engine.names(self._repository, label=label):
             repository, _, tag = name.rpartition(":")
-            if repository != self._repository:
-                continue
-            try:
-                yield RecordId.of(_KIND, tag)
-            except errors.InvalidNameError:
-                continue  # too long for a repository's tag: not ours
+            if repository == self._repository:
+                with suppress(errors.InvalidNameError):  # too long for a repository's tag: not ours
+                    yield RecordId.of(_KIND, tag)
 
     def read(self, record_id: RecordId) -> StoredRecord | None:
         if record_id.kind is not _KIND:
