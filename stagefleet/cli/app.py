@@ -59,9 +59,7 @@ COMMANDS: Mapping[str, _Entry] = {
         "Publish stages of a project: copy them from its primary storage into the final one.",
     ),
     "publish-index": _Entry(
-        "publish",
-        "publish_index",
-        "Publish a multi-platform stage over platform images that are there.",
+        "publish", "publish_index", "Publish a multi-platform stage over platform images that are there."
     ),
     "purge": _Entry(
         "purge",
@@ -72,9 +70,7 @@ COMMANDS: Mapping[str, _Entry] = {
         "projects", "show_projects", "Show the projects of the settings, and the state of each storage."
     ),
     "records": _Entry(
-        "records",
-        "app",
-        "See and keep the records beside the stages: what is built, and from which commits.",
+        "records", "app", "See and keep the records beside the stages: what is built, and from which commits."
     ),
     "runs": _Entry("runs", "app", "See and steer runs."),
     "report": _Entry(

@@ -317,10 +317,7 @@ def watch_run(
     try:
         with naming_run(fleet, run.id), report:
             ended = fleet.wait(
-                run,
-                report.show,
-                on_notice=report.note,
-                no_worker_limit_seconds=no_worker_limit_seconds,
+                run, report.show, on_notice=report.note, no_worker_limit_seconds=no_worker_limit_seconds
             )
     except NoWorkerError:
         report.conclude(fleet.run(run.id))

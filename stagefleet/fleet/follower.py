@@ -187,11 +187,7 @@ class RunFollower:
                 self._notice(line)
 
     def _standstill_monitor(
-        self,
-        run_id: str,
-        notice: Callable[[str], None] | None = None,
-        *,
-        limit_seconds: float | None = None,
+        self, run_id: str, notice: Callable[[str], None] | None = None, *, limit_seconds: float | None = None
     ) -> _StandstillMonitor:
         connections, say = self._connections, notice or self._notice
         settings = connections.settings.runs

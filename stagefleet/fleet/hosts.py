@@ -89,12 +89,7 @@ class FleetHosts:
 
     @contextmanager
     def pinned_stages(
-        self,
-        source: Source,
-        stage_ids: Items,
-        *,
-        hosts: Sequence[str] | None = None,
-        all_hosts: bool = False,
+        self, source: Source, stage_ids: Items, *, hosts: Sequence[str] | None = None, all_hosts: bool = False
     ) -> Iterator[PinnedStages]:
         """Protect the images of stages, for all platforms, from removal from hosts.
 

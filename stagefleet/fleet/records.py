@@ -108,12 +108,7 @@ class FleetRecords:
         return self._records(address).add_custom_tag(custom, project=project, final=_parse_final(final))
 
     def check_custom_tag(
-        self,
-        address: Address,
-        tag: str,
-        stage_id: str | StageId,
-        *,
-        final: str | Repository | None = None,
+        self, address: Address, tag: str, stage_id: str | StageId, *, final: str | Repository | None = None
     ) -> None:
         """Check that a custom tag names the image of its stage; succeeds for an engine, which has no tags.
 

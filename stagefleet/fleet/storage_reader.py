@@ -217,12 +217,7 @@ class RunPlans:
         self._hosts = hosts
 
     def plan(
-        self,
-        operation: Operation,
-        items: Items | None,
-        *,
-        missing_ok: bool,
-        beside: Sequence[StorageAddress],
+        self, operation: Operation, items: Items | None, *, missing_ok: bool, beside: Sequence[StorageAddress]
     ) -> Plan:
         """Plan a dry run; see `Fleet.plan`."""
         named, placed = operation.parse_items(items), self.choose_hosts(operation)
@@ -230,11 +225,7 @@ class RunPlans:
         return placed.plan_dry_run(named, storages)
 
     def prepare(
-        self,
-        operation: Operation,
-        items: Items | None,
-        callback: OutcomeCallback,
-        run: RunArguments,
+        self, operation: Operation, items: Items | None, callback: OutcomeCallback, run: RunArguments
     ) -> tuple[models.RunSpec, Callable[[], Plan]]:
         """Return what a run is to do, and the function that plans it."""
         key, parallel = run.get("idempotency_key"), run.get("parallel")
