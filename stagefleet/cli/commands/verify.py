@@ -21,7 +21,8 @@ def verify_stages(
         bool, typer.Option("--shallow", help="Ask if blobs are there, and read none.")
     ] = False,
     reject: Annotated[
-        bool, typer.Option("--reject", help="Reject single images that lack content, or have other content.")
+        bool,
+        typer.Option("--reject", help="Reject single images that lack content, or have other content."),
     ] = False,
     hosts: opt.Hosts = None,
     options: RunOptions,
