@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,8 @@ def print_text(text: str) -> None:
     """Print text; `OutputError` if stdout cannot be written, unless a pipe's reader has gone."""
     if sys.stdout is None:
         raise OutputError("the result cannot be written, stdout is closed: send it to a file or to /dev/null")
-    try:
+    with _explaining_failures():
         sys.stdout.write(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _refusal(error) from error
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -42,12 +39,8 @@ def flush_output() -> None:
     """Flush stdout; errors as in `print_line`."""
     if sys.stdout is None:
         return  # nothing was printed, or `print_line` would have raised
-    try:
+    with _explaining_failures():
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _refusal(error) from error
 
 
 def write_file(path: str, parts: Iterable[bytes]) -> None:
@@ -84,12 +77,8 @@ def check_files(paths: Iterable[str]) -> None:
 def _write_to_stdout(parts: Iterable[bytes]) -> None:
     print_text("")  # refuses a stdout that is closed
     flush_output()
-    try:
+    with _explaining_failures():
         sys.stdout.buffer.writelines(parts)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _refusal(error) from error
     flush_output()
 
 
@@ -112,7 +101,15 @@ def say(message: str) -> None:
         sys.stderr.flush()
 
 
-def _refusal(error: OSError) -> OutputError:
-    return OutputError(
-        f"the result cannot be written to stdout ({error.strerror or error}): make room, or send it elsewhere"
-    )
+@contextmanager
+def _explaining_failures() -> Iterator[None]:
+    """Explain an error of stdout, unless a pipe's reader has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"the result cannot be written to stdout ({error.strerror or error}): "
+            "make room, or send it elsewhere"
+        ) from error
