@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import typer
 
 from stagefleet.errors import InvalidNameError, UsageError
-from stagefleet.names import StageId
+from stagefleet.names import Repository, StageId
 from stagefleet.redaction import masked_url
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ MissingOk = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
-def of_project(project: str | None, option: str) -> str:
-    """Return the project that an option requires."""
+def final_repository(fleet: Fleet, project: str | None) -> Repository:
+    """Return the storage that `--final` means, which requires a project."""
     if project is None:
-        raise UsageError(f"{option} is of a project: name one with --project")
-    return project
+        raise UsageError("--final is of a project: name one with --project")
+    return fleet.project(project).storages.final_repository
 
 
 def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # noqa: FBT001 - the last of three

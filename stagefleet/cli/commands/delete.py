@@ -15,10 +15,7 @@ from stagefleet.names import parse_address
 from stagefleet.operations.delete import InUsePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from stagefleet.fleet.project import FleetProject
-    from stagefleet.names import Repository
 
 
 @takes_run_options()
@@ -55,33 +52,19 @@ def delete_stages(
             operation = of_project.deletion(opt.one_host(hosts), referrers=referrers)
             name = f"{operation.repository}, and of the caches of {project}"
         else:
-            address = _final_repository(fleet, project) if final else parse_address(repository or "")
+            address = opt.final_repository(fleet, project) if final else parse_address(repository or "")
             operation = stagefleet.DeleteOperation.of(
                 address, policy, referrers=referrers, hosts=tuple(hosts or ())
             )
             name = str(operation.repository)
         if everything and not yes and not options.dry_run:
-            _confirm(fleet if of_project is None else of_project, operation, name, options)
+            _confirm(of_project or fleet, operation, name, options)
         if referrers and options.dry_run:
-            _print_plan(fleet if of_project is None else of_project, fleet, operation, named, options)
+            # What refers to a stage goes with it, unless another tag keeps the image.
+            plan = (of_project or fleet).plan(operation, named, missing_ok=options.missing_ok)
+            print_plan(plan, as_json=options.json, referrers_in=fleet.project(operation.repository))
             return
         run_operation(fleet, operation, named, options, project=of_project, if_empty="no stage was named")
-
-
-def _final_repository(fleet: stagefleet.Fleet, project: str | None) -> Repository:
-    return fleet.project(opt.of_project(project, "--final")).storages.final_repository
-
-
-def _print_plan(
-    runs: stagefleet.Fleet | FleetProject,
-    fleet: stagefleet.Fleet,
-    operation: stagefleet.DeleteOperation,
-    named: Sequence[str] | None,
-    options: RunOptions,
-) -> None:
-    """Print a plan with what refers to each stage: that goes unless another tag keeps the image."""
-    plan = runs.plan(operation, named, missing_ok=options.missing_ok)
-    print_plan(plan, as_json=options.json, referrers_in=fleet.project(operation.repository))
 
 
 def _confirm(

@@ -50,5 +50,4 @@ def _choose(
     """Return the project of the command; a single storage is a project of its own."""
     if not final:
         return fleet.project(parse_address(repository or "") if project is None else project)
-    named = fleet.project(opt.of_project(project, "--final"))
-    return fleet.project(named.storages.final_repository)
+    return fleet.project(opt.final_repository(fleet, project))

@@ -57,10 +57,9 @@ def list_stages(
             for stage_id in stage_ids():
                 print_line(str(stage_id))
             return
-        show = _json_line if json else _long_line
         omitted = _LeftOut()
         for description in describe_stages(on_left_out=omitted.note):
-            print_line(show(description))
+            print_line(as_line(description.as_json()) if json else _long_line(description))
     if omitted.failed:
         raise typer.Exit(1)
 
@@ -70,7 +69,7 @@ def _named(
 ) -> str | StorageAddress:
     """Return the storage, or the project, whose stages are listed."""
     if final:
-        return fleet.project(opt.of_project(project, "--final")).storages.final_repository
+        return opt.final_repository(fleet, project)
     return parse_address(repository) if repository is not None else project or ""
 
 
@@ -100,8 +99,7 @@ def _listed(
     """Return the functions that list and describe: a repository, or a project through its caches."""
     if final:
         missing_ok = opt.may_be_new(fleet, project, missing_ok)
-        named = fleet.project(opt.of_project(project, "--final"))
-        repository = str(named.storages.final_repository)
+        repository = str(opt.final_repository(fleet, project))
     elif repository is None and project is None:
         raise UsageError(opt.NO_REPOSITORY)
     if repository is None:
@@ -114,10 +112,6 @@ def _listed(
         partial(fleet.stage_ids, repository, missing_ok=missing_ok),
         partial(fleet.describe_stages, repository, missing_ok=missing_ok),
     )
-
-
-def _json_line(description: StageDescription) -> str:
-    return as_line(description.as_json())
 
 
 def _long_line(description: StageDescription) -> str:
