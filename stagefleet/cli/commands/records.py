@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -147,9 +147,13 @@ def add(
         is_own = words.address is None and address.is_engine
         owner = None if is_own else project
         final = None if words.address else _final_of(fleet, project)
-        document = _add_record(
-            fleet, address, words.kind, words.rest, project=owner, final=final, force=force
-        )
+        record = _build(words.kind, words.rest)
+        if isinstance(record, models.CustomTag):
+            tag, stage_id = record.name, record.stage_id
+            written = fleet.records.add_custom_tag(address, tag, stage_id, project=owner, final=final)
+        else:
+            written = fleet.records.write(address, record, project=owner, force=force)
+    document = {**record.as_json(), "state": str(written)}
     if json:
         print_json(document)
     else:
@@ -336,34 +340,6 @@ _SYNTAXES: Mapping[RecordKind, _RecordSyntax] = {
         "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: models.LockServer(address, _moment_ms(moment))
     ),
 }
-
-
-def _add_record(
-    fleet: stagefleet.Fleet,
-    address: StorageAddress,
-    kind: RecordKind,
-    values: Sequence[str],
-    *,
-    project: str | None,
-    final: Repository | None,
-    force: bool,
-) -> dict[str, Any]:
-    """Write a record built from command line values.
-
-    `final` is the storage of a custom tag, if it is not `address`. With `force` it is written even if the
-    same is there.
-
-    Returns:
-        The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.
-    """
-    record = _build(kind, values)
-    if isinstance(record, models.CustomTag):
-        written = fleet.records.add_custom_tag(
-            address, record.name, record.stage_id, project=project, final=final
-        )
-    else:
-        written = fleet.records.write(address, record, project=project, force=force)
-    return {**record.as_json(), "state": str(written)}
 
 
 def _build(kind: RecordKind, values: Sequence[str]) -> models.Record:
