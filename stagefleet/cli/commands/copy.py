@@ -126,28 +126,21 @@ def _mirror(
         if is_given:
             raise UsageError(f"--prune compares all of two repositories, and does not go with {what}")
     destination = str(operation.destination)
+    how = operation.model_dump(include={"verify", "foreign_layers", "referrers"})
     with options.open_fleet() as fleet:
         project = fleet.project(operation.source)
         if options.dry_run:
-            plan = project.plan_mirror(
-                destination,
-                verify=operation.verify,
-                foreign_layers=operation.foreign_layers,
-                referrers=operation.referrers,
-                max_percent=max_percent,
-            )
+            plan = project.plan_mirror(destination, max_percent=max_percent, **how)
             refusal = _print_plans(fleet, plan, operation, options)
         else:
             with session.cancelling_on_interrupt(fleet) as interrupts:
                 mirror = project.start_mirror(
                     destination,
                     options.callback,
-                    verify=operation.verify,
-                    foreign_layers=operation.foreign_layers,
-                    referrers=operation.referrers,
                     max_percent=max_percent,
                     parallel=options.parallel,
                     idempotency_key=options.idempotency_key,
+                    **how,
                 )
                 _show_runs(fleet, mirror.runs, options, interrupts)
             refusal = mirror.refusal

@@ -316,16 +316,13 @@ def _check_disk(info: Mapping[str, Any]) -> CheckResult:
 
 
 _PURPOSES = {
-    command: queue_of(operation)
-    for command, operation in {
-        "copy": "copy_stage",
-        "delete": "delete_stage",
-        "describe": "describe_stage",
-        "fetch": "fetch_stage",
-        "publish": "publish_stage",
-        "records": "rm_record",
-        "verify": "verify_stage",
-    }.items()
+    "copy": queue_of("copy_stage"),
+    "delete": queue_of("delete_stage"),
+    "describe": queue_of("describe_stage"),
+    "fetch": queue_of("fetch_stage"),
+    "publish": queue_of("publish_stage"),
+    "records": queue_of("rm_record"),
+    "verify": queue_of("verify_stage"),
 }
 """The queue for the items of each command."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from contextlib import closing
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated, Any
@@ -54,16 +55,15 @@ def serve_metrics(
     if settings.redis_url is None:
         raise UsageError("stagefleet exporter shows a fleet: set STAGEFLEET_REDIS_URL")
     where = _choose_address(address, port, listen)
-    metrics = FleetMetrics.connect(settings.redis_url, settings)
-    try:
-        with MetricsServer(where, metrics) as server:
-            host = f"[{where[0]}]" if ":" in where[0] else where[0]
-            say(f"metrics at http://{host}:{server.server_port}/metrics")
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-            server.serve_forever(poll_interval=0.2)
-    finally:
-        metrics.close()
+    with (
+        closing(FleetMetrics.connect(settings.redis_url, settings)) as metrics,
+        MetricsServer(where, metrics) as server,
+    ):
+        host = f"[{where[0]}]" if ":" in where[0] else where[0]
+        say(f"metrics at http://{host}:{server.server_port}/metrics")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+        server.serve_forever(poll_interval=0.2)
 
 
 def _choose_address(address: str | None, port: int | None, listen: str | None) -> tuple[str, int]:

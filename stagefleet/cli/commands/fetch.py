@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -134,11 +133,7 @@ def _await_end_of_input(pinned: PinnedStages) -> None:
 def _terminated() -> Iterator[list[int]]:
     """Yield a list that stays empty until SIGTERM comes."""
     seen: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        seen.append(number)
-
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
     try:
         yield seen
     finally:

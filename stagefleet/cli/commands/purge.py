@@ -136,16 +136,8 @@ def _print_plan(fleet: stagefleet.Fleet, plan: PurgePlan, *, as_json: bool) -> N
                 print_line(f"  {describe_referrer(referrer)}")
     if as_json:
         counts = dict.fromkeys(_COUNTS, 0) | {"total": len(plan)}
-        print_json(
-            {
-                "run": None,
-                "state": "planned",
-                **counts,
-                "seconds": 0.0,
-                **_rest(plan),
-                "unweighed": dict(plan.unweighed),
-            }
-        )
+        summary = {"run": None, "state": "planned", **counts, "seconds": 0.0, **_rest(plan)}
+        print_json(summary | {"unweighed": dict(plan.unweighed)})
     else:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 
