@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stagefleet.connections import Connections
 from stagefleet.errors import PruneLimitError, RunNotFoundError, StagefleetError
@@ -21,7 +21,7 @@ from stagefleet.fleet.callbacks import RemoteCallback, RunArguments, callback_fi
 from stagefleet.fleet.follower import read_chain
 from stagefleet.fleet.storage_reader import RunPlans, StorageReader
 from stagefleet.fleet.submission import append_plan, cancelled_if_interrupted, check_key, submit
-from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, fingerprint
+from stagefleet.operations.base import Operation, Plan, bounded, fingerprint
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import PruneOperation
@@ -175,7 +175,11 @@ class MirrorStarter:
     def plan(self, copy: CopyOperation, max_percent: float) -> MirrorPlan:
         """Plan a mirror, from one list of each storage."""
         prune, storages = _prune_of(copy, max_percent), self.reader.plan_storages().listed_once()
-        deletions, refusal = _plan_deletions(prune, storages)
+        refusal: PruneLimitError | None = None
+        try:
+            deletions = prune.plan(None, storages)
+        except PruneLimitError as error:
+            deletions, refusal = Plan(()), error
         return MirrorPlan(copy.plan(None, storages), deletions, refusal)
 
     def start(
@@ -224,13 +228,6 @@ def _prune_of(copy: CopyOperation, max_percent: float) -> PruneOperation:
     )
 
 
-def _plan_deletions(prune: PruneOperation, storages: PlanStorages) -> tuple[Plan, PruneLimitError | None]:
-    try:
-        return prune.plan(None, storages), None
-    except PruneLimitError as refusal:
-        return Plan(()), refusal
-
-
 # Purges: the deletion of everything in a project, a chain of runs that are planned as one.
 
 
@@ -265,7 +262,12 @@ class PurgeStarter:
         specs = [
             self._spec(group, callback, parallel=parallel, key=key) for group in plan.groups if group.items
         ]
-        return self._described(plan, self.chains.start(specs) if specs else [])
+        runs = self.chains.start(specs) if specs else []
+        by_group = {run.spec.group: run for run in runs}
+        return [
+            PurgedGroup(group.name, str(group.repository), by_group.get(group.name), group.size)
+            for group in plan.groups
+        ]
 
     def find(self, key: str) -> list[PurgedGroup] | None:
         """Return the groups of the last purge under a key; as of `FleetProject.purge_under`."""
@@ -292,15 +294,6 @@ class PurgeStarter:
         storages = {role: str(address) for role, address in self.project.as_fields().items()}
         return hashlib.sha256(json.dumps(["purge", storages], sort_keys=True).encode()).hexdigest()
 
-    @staticmethod
-    def _described(plan: PurgePlan, runs: Sequence[Run]) -> list[PurgedGroup]:
-        by_group = {run.spec.group: run for run in runs}
-        return [
-            PurgedGroup(group.name, str(group.repository), by_group.get(group.name), group.size)
-            for group in plan.groups
-        ]
-
 
 def _group_of(run: Run) -> PurgedGroup:
-    options: dict[str, Any] = dict(run.spec.options)
-    return PurgedGroup(run.spec.group, str(options.get("repository", "")), run)
+    return PurgedGroup(run.spec.group, str(run.spec.options.get("repository", "")), run)

@@ -64,12 +64,11 @@ class StorageReader:
     ) -> PlanStorages:
         """Create the view that plans have of storages; arguments as of `PlanStorages`."""
         storages = self._connections.storages
-        open_storage = storages.open
         return PlanStorages(
-            lambda address: open_storage(address).stage_ids(),
-            lambda address, kind: open_storage(address).records.ids(kind),
-            lambda address: open_storage(address).check(),
-            lambda address: open_storage(address).exists(),
+            lambda address: storages.open(address).stage_ids(),
+            lambda address, kind: storages.open(address).records.ids(kind),
+            lambda address: storages.open(address).check(),
+            lambda address: storages.open(address).exists(),
             self._notice,
             self._connections.settings.engine.host_name,
             storages.side_by_side,

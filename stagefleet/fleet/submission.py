@@ -18,7 +18,7 @@ from stagefleet import errors
 from stagefleet.backoff import jittered
 from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
-from stagefleet.fleet.follower import RunFollower
+from stagefleet.fleet.follower import RunFollower, read_outcomes
 from stagefleet.leases import RenewedLease, renewed
 from stagefleet.names import join_host
 from stagefleet.operations.base import Plan
@@ -33,7 +33,6 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger("stagefleet")
 
 _ITEMS_A_CALL = 2000
-_OUTCOMES_A_READ = 1000
 _POLL_SECONDS = 0.5
 _MOST_BEGINNINGS = 10
 """How many times a run is written if Redis loses its beginning."""
@@ -271,10 +270,7 @@ def _write(
 def _rest_of(plan: Plan, ledger: Ledger, run_id: str) -> Plan:
     """Return what of a plan its run does not have yet; in this order, as items end meanwhile."""
     names = {item for _, item in ledger.leftovers(run_id)}
-    position = ""
-    while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
-        position = outcomes[-1].position
-        names.update(join_host(outcome.item, outcome.host) for outcome in outcomes)
+    names.update(join_host(outcome.item, outcome.host) for outcome in read_outcomes(ledger, run_id))
     items, skipped = ([name for name in part if name not in names] for part in (plan.items, plan.skipped))
     return Plan(items, skipped)
 
@@ -299,10 +295,9 @@ def _renewed(ledger: Ledger, submission: models.Submission) -> AbstractContextMa
 
 def append_plan(ledger: Ledger, submission: models.Submission, plan: Plan, redis_retry: RedisRetry) -> None:
     """Append the items of a plan to an open run; `LedgerRewoundError` if Redis has lost a part of it."""
-    for chunk in _chunks(
-        models.Outcome.without_task(item, models.ItemState.SKIPPED) for item in plan.skipped
-    ):
-        _append(ledger, submission, (), chunk, redis_retry)
+    skipped = (models.Outcome.without_task(item, models.ItemState.SKIPPED) for item in plan.skipped)
+    for decided in _chunks(skipped):
+        _append(ledger, submission, (), decided, redis_retry)
     for items in _chunks(plan.items):
         _append(ledger, submission, items, (), redis_retry)
 

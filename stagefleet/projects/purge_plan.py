@@ -339,12 +339,11 @@ class _ImageSize:
         return load
 
     def _read(self, client: RegistryClient) -> None:
-        lenient = _LenientReads(client, self)
         repository = self.image.repository
         reader = MemberReader(
-            lambda digest: lenient.fetch_manifest(Reference.of(repository, digest)), repository
+            lambda digest: self._fetch(client, Reference.of(repository, digest)), repository
         )
-        manifest = lenient.fetch_manifest(self.image)
+        manifest = self._fetch(client, self.image)
         self._add(manifest)
         try:
             for member in reader.walk(manifest):
@@ -354,6 +353,18 @@ class _ImageSize:
                     self._add(member.manifest)
         except errors.ContentError as error:
             self.trouble = str(error)
+
+    def _fetch(self, client: RegistryClient, reference: Reference) -> Manifest:
+        """Read a manifest; an unreadable one is empty, and noted in `trouble`."""
+        try:
+            return client.fetch_manifest(reference)
+        except errors.RateLimitedError:
+            raise
+        except errors.NotFoundError:
+            pass  # gone, as members of an index may be
+        except (errors.RegistryError, errors.ContentError) as error:
+            self.trouble = str(error)
+        return Manifest(b"", "", reference.digest or _NOTHING)
 
     def _add(self, manifest: Manifest) -> None:
         self.blobs.append((manifest.digest, manifest.size))
@@ -365,25 +376,6 @@ class _ImageSize:
 
     def _add_blob(self, blob: Descriptor) -> None:
         self.blobs.append((blob.digest, blob.size))
-
-
-class _LenientReads:
-    """Manifests for one image: an unreadable one is empty, and noted in `trouble`."""
-
-    def __init__(self, client: RegistryClient, load: _ImageSize) -> None:
-        self._client = client
-        self._load = load
-
-    def fetch_manifest(self, reference: Reference) -> Manifest:
-        try:
-            return self._client.fetch_manifest(reference)
-        except errors.RateLimitedError:
-            raise
-        except errors.NotFoundError:
-            pass  # gone, as members of an index may be
-        except (errors.RegistryError, errors.ContentError) as error:
-            self._load.trouble = str(error)
-        return Manifest(b"", "", reference.digest or _NOTHING)
 
 
 _NOTHING = Digest("sha256", "0" * 64)
