@@ -17,84 +17,68 @@ from stagefleet.runs.versions import __version__
 
 
 class _Entry(NamedTuple):
-    """A command: its module in `cli/commands`, with its function, or `app` for a group; and its help."""
+    """A command: its function, or `app` for a group; its help; its module if that has another name."""
 
-    module: str
     function: str
     help: str
+    module: str = ""
 
 
 COMMANDS: Mapping[str, _Entry] = {
-    "list": _Entry("list", "list_stages", "List the stages of a repository, or of a project."),
-    "describe": _Entry(
-        "describe", "describe_stages", "Let the fleet describe stages, all when none is named."
-    ),
+    "list": _Entry("list_stages", "List the stages of a repository, or of a project."),
+    "describe": _Entry("describe_stages", "Let the fleet describe stages, all when none is named."),
     "copy": _Entry(
-        "copy",
         "copy_stages",
         "Copy stages from one repository to another: the named ones, else all that the destination lacks.",
     ),
-    "delete": _Entry(
-        "delete", "delete_stages", "Delete stages from a repository, and no tag that was not named."
-    ),
+    "delete": _Entry("delete_stages", "Delete stages from a repository, and no tag that was not named."),
     "verify": _Entry(
-        "verify",
         "verify_stages",
         "Verify stages, all when none is named: read every manifest, configuration and layer.",
     ),
     "fetch": _Entry(
-        "fetch",
         "fetch_stages",
         "Fetch stages to the Docker Engine of this host, of others, or of all: from a cache where one has "
         "them.",
     ),
     "hosts": _Entry(
-        "hosts",
-        "show_hosts",
-        "List the hosts that stages can be fetched to: those with a worker and a Docker Engine.",
+        "show_hosts", "List the hosts that stages can be fetched to: those with a worker and a Docker Engine."
     ),
     "publish": _Entry(
-        "publish",
         "publish_stages",
         "Publish stages of a project: copy them from its primary storage into the final one.",
     ),
     "publish-index": _Entry(
-        "publish", "publish_index", "Publish a multi-platform stage over platform images that are there."
+        "publish_index",
+        "Publish a multi-platform stage over platform images that are there.",
+        module="publish",
     ),
     "purge": _Entry(
-        "purge",
         "purge_project",
         "Delete everything of a project: its stages, its records, its final stages; and no tag of others.",
     ),
-    "projects": _Entry(
-        "projects", "show_projects", "Show the projects of the settings, and the state of each storage."
-    ),
+    "projects": _Entry("show_projects", "Show the projects of the settings, and the state of each storage."),
     "records": _Entry(
-        "records", "app", "See and keep the records beside the stages: what is built, and from which commits."
+        "app", "See and keep the records beside the stages: what is built, and from which commits."
     ),
-    "runs": _Entry("runs", "app", "See and steer runs."),
+    "runs": _Entry("app", "See and steer runs."),
     "report": _Entry(
-        "report",
         "report_run",
         "Report on a run for an archive or a CI system: what was done, how fast, what failed and why.",
     ),
-    "locks": _Entry(
-        "locks", "app", "List locks and their holders, and release the lock of a holder that hangs."
-    ),
-    "config": _Entry("config", "app", "See the settings in force."),
-    "worker": _Entry("worker", "start_worker", "Work for the fleet until told to stop."),
+    "locks": _Entry("app", "List locks and their holders, and release the lock of a holder that hangs."),
+    "config": _Entry("app", "See the settings in force."),
+    "worker": _Entry("start_worker", "Work for the fleet until told to stop."),
     "flower": _Entry(
-        "worker", "start_flower", "Show the fleet's workers and tasks on web pages until told to stop."
+        "start_flower", "Show the fleet's workers and tasks on web pages until told to stop.", module="worker"
     ),
-    "exporter": _Entry(
-        "exporter", "serve_metrics", "Serve the fleet's metrics to Prometheus, until told to stop."
-    ),
+    "exporter": _Entry("serve_metrics", "Serve the fleet's metrics to Prometheus, until told to stop."),
     "health": _Entry(
-        "worker",
         "check_health",
         "Exit with 0 if a worker of this container or machine lives, 1 if none does.",
+        module="worker",
     ),
-    "doctor": _Entry("doctor", "run_doctor", "Say what is missing or unreachable, and what to do."),
+    "doctor": _Entry("run_doctor", "Say what is missing or unreachable, and what to do."),
 }
 
 
@@ -229,11 +213,11 @@ def make_group(help_text: str | None = None) -> typer.Typer:
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name; one is imported and built when it is looked up."""
+    """The commands by name; one is imported from `cli/commands` and built when it is looked up."""
 
     def __getitem__(self, name: str) -> Any:
         entry = COMMANDS[name]
-        target = getattr(import_module(f"stagefleet.cli.commands.{entry.module}"), entry.function)
+        target = getattr(import_module(f"stagefleet.cli.commands.{entry.module or name}"), entry.function)
         typed, prefix = target, f"{name} "
         if not isinstance(target, typer.Typer):
             typed, prefix = make_group(), ""
