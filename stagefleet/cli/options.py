@@ -35,6 +35,10 @@ Parallel = Annotated[
         "-j", "--parallel", metavar="N", help="Items at once; 1 is serial. Default: 16, or the settings'."
     ),
 ]
+RunId = Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or how it begins.")]
+RunKey = Annotated[
+    str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
+]
 ProjectOption = Annotated[
     str | None, typer.Option("--project", metavar="NAME", help="A project of the settings.")
 ]

@@ -6,15 +6,12 @@ from typing import Annotated
 
 import typer
 
+from stagefleet.cli import options as opt
 from stagefleet.cli.output import check_files, print_json, say, write_file
 from stagefleet.cli.progress import REPORT_FORMS
 from stagefleet.cli.session import connect
 from stagefleet.errors import UsageError
 
-RunId = Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or how it begins.")]
-Key = Annotated[
-    str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
-]
 Html = Annotated[
     str | None,
     typer.Option("--html", metavar="FILE|-", help="Write one page that needs nothing else, for an archive."),
@@ -27,9 +24,9 @@ ReportJson = Annotated[bool, typer.Option("--json", help="Print what the page te
 
 
 def report_run(
-    run_id: RunId = None,
+    run_id: opt.RunId = None,
     *,
-    idempotency_key: Key = None,
+    idempotency_key: opt.RunKey = None,
     html: Html = None,
     junit: Junit = None,
     json: ReportJson = False,

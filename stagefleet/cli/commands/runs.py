@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli import session
 from stagefleet.cli.app import make_group
@@ -42,13 +44,9 @@ def list_runs(*, json: opt.Json = False) -> None:
 
 @app.command("show")
 def show_run(
-    run_id: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The run's id, or how it begins.")
-    ] = None,
+    run_id: opt.RunId = None,
     *,
-    idempotency_key: Annotated[
-        str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
-    ] = None,
+    idempotency_key: opt.RunKey = None,
     failed: Annotated[
         bool,
         typer.Option("--failed", help="Print the ids of failed items alone, one a line, for --from-file."),
@@ -96,11 +94,7 @@ def cancel_run(
     now: Annotated[bool, typer.Option("--now", help="Stop what runs instead of finishing it.")] = False,
 ) -> None:
     """Cancel a run: nothing new starts."""
-    with session.connect(_PURPOSE) as fleet:
-        run_id = fleet.run(run_id).id
-        if not fleet.cancel(run_id, now=now):
-            say("the run had ended already")
-        print_line(describe_run(fleet.run(run_id)))
+    _steer(run_id, partial(stagefleet.Fleet.cancel, now=now), if_unchanged="the run had ended already")
 
 
 @app.command("pause")
@@ -109,21 +103,13 @@ def pause_run(run_id: RunId) -> None:
 
     No time limit counts meanwhile. It can be cancelled, and who follows it goes on.
     """
-    with session.connect(_PURPOSE) as fleet:
-        run_id = fleet.run(run_id).id
-        if not fleet.pause(run_id):
-            say("the run was paused already")
-        print_line(describe_run(fleet.run(run_id)))
+    _steer(run_id, stagefleet.Fleet.pause, if_unchanged="the run was paused already")
 
 
 @app.command("resume")
 def resume_run(run_id: RunId) -> None:
     """Resume a paused run: its items start again."""
-    with session.connect(_PURPOSE) as fleet:
-        run_id = fleet.run(run_id).id
-        if not fleet.resume(run_id):
-            say("the run was not paused")
-        print_line(describe_run(fleet.run(run_id)))
+    _steer(run_id, stagefleet.Fleet.resume, if_unchanged="the run was not paused")
 
 
 @app.command("retry")
@@ -140,6 +126,15 @@ def retry_run(run_id: RunId, *, options: session.RunOptions) -> None:
             if again.state is RunState.SUCCEEDED and again.id == run_id:
                 say("all of the run succeeded: nothing to retry")
             session.detach_or_follow(fleet, again, options, interrupts)
+
+
+def _steer(run_id: str, change: Callable[[stagefleet.Fleet, str], bool], *, if_unchanged: str) -> None:
+    """Change the state of a run, and print how it stands then."""
+    with session.connect(_PURPOSE) as fleet:
+        run_id = fleet.run(run_id).id
+        if not change(fleet, run_id):
+            say(if_unchanged)
+        print_line(describe_run(fleet.run(run_id)))
 
 
 def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
