@@ -137,12 +137,9 @@ class FleetRecords:
             image_name_or_hash: The image's name, "" for the image without a name; if there is no metadata for
                 the name, the hash in the tags.
         """
-        operation = operations.DeleteImageMetadataOperation(
-            repository=parse_storage(address), image=image_name_or_hash
-        )
-        return self._for_each(
-            operation, operations.image_metadata_items(stage_commits.items()), on_outcome, **run
-        )
+        operation = self.removal(address, RecordKind.IMAGE_METADATA, image=image_name_or_hash)
+        items = operations.image_metadata_items(stage_commits.items())
+        return self._for_each(operation, items, on_outcome, **run)
 
     def for_each_rm_managed_image(
         self,
@@ -152,8 +149,7 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
-        operation = operations.DeleteManagedImageOperation(repository=parse_storage(address))
-        return self._for_each(operation, names, on_outcome, **run)
+        return self.for_each_remove(address, RecordKind.MANAGED_IMAGE, names, on_outcome, **run)
 
     def for_each_get_import_metadata(
         self,
@@ -174,8 +170,7 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete import metadata."""
-        operation = operations.DeleteImportMetadataOperation(repository=parse_storage(address))
-        return self._for_each(operation, ids, on_outcome, **run)
+        return self.for_each_remove(address, RecordKind.IMPORT_METADATA, ids, on_outcome, **run)
 
     def for_each_get_stage_custom_tag_metadata(
         self,
@@ -201,10 +196,7 @@ class FleetRecords:
 
         A tag without a record is not a custom tag of `add_custom_tag`, and is kept.
         """
-        operation = operations.DeleteCustomTagOperation(
-            repository=parse_storage(address), final=_parse_final(final)
-        )
-        return self._for_each(operation, tags, on_outcome, **run)
+        return self.for_each_remove(address, RecordKind.CUSTOM_TAG, tags, on_outcome, final=final, **run)
 
     def for_each_delete_rejected_stage(
         self,
@@ -214,8 +206,7 @@ class FleetRecords:
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
-        operation = operations.DeleteRejectedStageOperation(repository=parse_storage(address))
-        return self._for_each(operation, stage_ids, on_outcome, **run)
+        return self.for_each_remove(address, RecordKind.REJECTED_STAGE, stage_ids, on_outcome, **run)
 
     def for_each_rm_record(
         self,
