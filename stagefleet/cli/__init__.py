@@ -35,14 +35,9 @@ def main() -> None:
     code = _INTERRUPTED
     with suppress(KeyboardInterrupt):  # another one, while the first is reported
         code = run_command(sys.argv[1:])
-        _leave_at_interrupts(code)
+        for number in _INTERRUPTING:  # the result is out, and threads may still end: leave at once
+            signal.signal(number, lambda *_: os._exit(code))
     sys.exit(code)
-
-
-def _leave_at_interrupts(code: int) -> None:
-    """Leave at once with this code at the next signal: the result is out, and threads may still end."""
-    for number in _INTERRUPTING:
-        signal.signal(number, lambda *_: os._exit(code))
 
 
 def _end_process() -> None:

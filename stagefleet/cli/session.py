@@ -29,7 +29,6 @@ from stagefleet.redis_client import RedisRetry
 from stagefleet.settings_sources import unknown_variables
 
 if TYPE_CHECKING:
-    from stagefleet.fleet.callbacks import StartArguments
     from stagefleet.fleet.project import FleetProject
     from stagefleet.project_addresses import Items
     from stagefleet.settings import LogSettings
@@ -188,15 +187,6 @@ class RunOptions:
         """The callback by the fleet; None without one."""
         return stagefleet.RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
-    @property
-    def arguments(self) -> StartArguments:
-        """The keyword arguments of the run."""
-        return {
-            "parallel": self.parallel,
-            "idempotency_key": self.idempotency_key,
-            "missing_ok": self.missing_ok,
-        }
-
     def open_fleet(self, *addresses: str | None, hosts: Sequence[str] | None = None) -> stagefleet.Fleet:
         """Open the fleet that these options select; arguments as of `open_fleet`."""
         needing = {
@@ -257,7 +247,14 @@ def run_operation(
         print_plan(runs.plan(operation, items, missing_ok=options.missing_ok), as_json=options.json)
         return
     with cancelling_on_interrupt(fleet) as interrupts:
-        run = runs.start(operation, items, options.callback, **options.arguments)
+        run = runs.start(
+            operation,
+            items,
+            options.callback,
+            parallel=options.parallel,
+            idempotency_key=options.idempotency_key,
+            missing_ok=options.missing_ok,
+        )
         detach_or_follow(fleet, run, options, interrupts, if_empty=if_empty)
 
 

@@ -168,7 +168,8 @@ def plan_purge(
     stays = [f"{project.primary}:{tag}" for tag in kept]
     if project.final is not None:
         final = _StorageContents.read(storages, project.final)
-        groups.append(_final_stages(final))
+        stages, options = tuple(final.stages), {"repository": str(project.final)}
+        groups.append(PurgeGroup("final-stages", project.final, stages, "delete_stage", options, stages))
         unknown += _unknown(final, ours)
         stays += [f"{project.final}:{found.tag}" for records in final.records.values() for found in records]
     if referrers:
@@ -238,12 +239,6 @@ def _records(
         return group
     options["final"] = str(final)
     return replace(group, final=final, final_tags=tuple(custom.values()))
-
-
-def _final_stages(contents: _StorageContents) -> PurgeGroup:
-    options = {"repository": str(contents.address)}
-    stages = tuple(contents.stages)
-    return PurgeGroup("final-stages", contents.address, stages, "delete_stage", options, stages)
 
 
 def _with_referrers(group: PurgeGroup) -> PurgeGroup:

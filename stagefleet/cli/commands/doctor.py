@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -75,11 +75,7 @@ def _failed(check: str, error: StagefleetError) -> CheckResult:
 
 
 def run_checks(
-    load: Callable[[], Settings],
-    repositories: list[Repository],
-    queue: str | None = None,
-    *,
-    sources: Collection[Repository] = (),
+    repositories: list[Repository], queue: str | None, *, sources: Collection[Repository]
 ) -> Iterator[CheckResult]:
     """Check every part, in the order of their dependencies.
 
@@ -87,7 +83,7 @@ def run_checks(
     queue, if one is named, must have workers.
     """
     try:
-        settings = load()
+        settings = read_settings()
     except StagefleetError as error:
         yield _failed("settings", error)
         return
@@ -349,7 +345,7 @@ def run_doctor(
     parsed = [parse_repository(address) for address in repositories or ()]
     code = 0
     queue = _queue_for(purpose)
-    for result in run_checks(read_settings, parsed, queue, sources=_sources(purpose, parsed)):
+    for result in run_checks(parsed, queue, sources=_sources(purpose, parsed)):
         code = code or result.code
         if json:
             print_json(result.as_json())
