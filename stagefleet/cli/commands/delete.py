@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,6 @@ from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 from stagefleet.operations.delete import InUsePolicy
-
-if TYPE_CHECKING:
-    from stagefleet.fleet.project import FleetProject
 
 
 @takes_run_options()
@@ -57,22 +54,14 @@ def delete_stages(
                 address, policy, referrers=referrers, hosts=tuple(hosts or ())
             )
             name = str(operation.repository)
+        runs = of_project or fleet
         if everything and not yes and not options.dry_run:
-            _confirm(of_project or fleet, operation, name, options)
+            opt.require_terminal("delete --all", f"empty {name}")
+            count = len(runs.plan(operation, missing_ok=options.missing_ok))
+            opt.confirm(f"Delete all {count:,} stages of {name}?", "nothing was deleted")
         if referrers and options.dry_run:
             # What refers to a stage goes with it, unless another tag keeps the image.
-            plan = (of_project or fleet).plan(operation, named, missing_ok=options.missing_ok)
+            plan = runs.plan(operation, named, missing_ok=options.missing_ok)
             print_plan(plan, as_json=options.json, referrers_in=fleet.project(operation.repository))
             return
         run_operation(fleet, operation, named, options, project=of_project, if_empty="no stage was named")
-
-
-def _confirm(
-    runs: stagefleet.Fleet | FleetProject,
-    operation: stagefleet.DeleteOperation,
-    name: str,
-    options: RunOptions,
-) -> None:
-    opt.require_terminal("delete --all", f"empty {name}")
-    count = len(runs.plan(operation, missing_ok=options.missing_ok))
-    opt.confirm(f"Delete all {count:,} stages of {name}?", "nothing was deleted")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -21,9 +21,6 @@ from stagefleet.names import Repository, StageId, StorageAddress, parse_address
 from stagefleet.records import models
 from stagefleet.records.ids import NAMELESS, RecordId, RecordKind
 from stagefleet.redaction import quoted
-
-if TYPE_CHECKING:
-    from stagefleet.operations.records import RecordOperation
 
 _NAMED_UNKNOWN = 5
 
@@ -193,7 +190,10 @@ def remove_records(
         )
         _tell_what_is_kept(address, words.kind)
         if everything and not yes and not options.dry_run:
-            _confirm(fleet, operation, words.kind, options)
+            what = f"of kind {words.kind} from {operation.repository}"
+            opt.require_terminal("--all", f"remove all records {what}")
+            count = len(fleet.plan(operation, missing_ok=options.missing_ok))
+            opt.confirm(f"Remove all {count:,} records {what}?", "nothing was removed")
         run_operation(fleet, operation, named, options, if_empty=f"no {words.kind} was named")
 
 
@@ -233,15 +233,6 @@ def _refuse_unclear(
         raise UsageError(f"--all removes every {kind}: leave out --all, or the ids")
     if not everything and named is None:
         raise UsageError(f"no {kind} is named: name some, or use --from-file, or --all")
-
-
-def _confirm(
-    fleet: stagefleet.Fleet, operation: RecordOperation, kind: RecordKind, options: RunOptions
-) -> None:
-    what = f"of kind {kind} from {operation.repository}"
-    opt.require_terminal("--all", f"remove all records {what}")
-    count = len(fleet.plan(operation, missing_ok=options.missing_ok))
-    opt.confirm(f"Remove all {count:,} records {what}?", "nothing was removed")
 
 
 # The arguments of these commands: the storage and the kind of records, and what one says.
