@@ -279,11 +279,9 @@ class RunReport:
 # Files with the report of a run.
 
 REPORT_FORMS: Mapping[str, Callable[[Report], Iterable[bytes]]] = {
-    ".html": lambda report: (text.encode() for text in [report.html()]),
+    ".html": lambda report: [report.html().encode()],
     ".xml": lambda report: report.junit(),
-    ".json": lambda report: (
-        f"{as_line(document)}\n".encode(errors="replace") for document in [report.as_json()]
-    ),
+    ".json": lambda report: [f"{as_line(report.as_json())}\n".encode(errors="replace")],
 }
 """The forms of a report, by the ending of the file's name."""
 

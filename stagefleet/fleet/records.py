@@ -50,10 +50,8 @@ class FleetRecords:
     ) -> Iterator[RecordId]:
         """Iterate over the records of a repository, from its tag list, or of this host's engine.
 
-        Args:
-            kind: Only records of this kind.
-            on_unknown: Called with each tag of a repository that is neither a stage's nor a record's.
-            missing_ok: Treat a missing repository as empty.
+        `on_unknown` is called with each tag of a repository that is neither a stage's nor a record's;
+        `missing_ok` treats a missing repository as empty. `kind` selects those of one kind.
 
         Raises:
             RepositoryNotFoundError: The repository does not exist.

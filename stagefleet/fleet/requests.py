@@ -21,8 +21,6 @@ from stagefleet.runs.models import Run
 from stagefleet.setting_types import RepositoryText, StorageAddressText, advice_on
 
 _Names = TypeAdapter(Annotated[list[str], Field(max_length=MAX_ITEMS)])
-
-
 _PLACEMENT = {"host", "all_hosts"}
 """Arguments that become the hosts of an operation, for those that have hosts."""
 
@@ -66,7 +64,6 @@ class RunRequest:
     """A request for a run.
 
     Attributes:
-        name: The name of the operation in requests.
         project: The name of a project in the settings, or its storages; None if the operation needs none.
         options: The other arguments of the operation.
     """

@@ -159,13 +159,12 @@ def plan_purge(
     ]
     ours = set(custom.values())
     unknown = _unknown(contents, ours if project.final is None else ())
-    kept = [
-        record.tag
+    stays = [
+        f"{project.primary}:{record.tag}"
         for kind, found in contents.records.items()
         if kind not in _RECORD_GROUPS
         for record in found
     ]
-    stays = [f"{project.primary}:{tag}" for tag in kept]
     if project.final is not None:
         final = _StorageContents.read(storages, project.final)
         stages, options = tuple(final.stages), {"repository": str(project.final)}

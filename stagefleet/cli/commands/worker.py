@@ -19,6 +19,7 @@ from stagefleet.redaction import quoted
 from stagefleet.runs.messages import QUEUES
 
 _MAX = 256
+_QUEUES = ", ".join(dict.fromkeys(QUEUES.values()))
 
 
 def start_worker(
@@ -32,9 +33,7 @@ def start_worker(
     ] = None,
     queues: Annotated[
         str | None,
-        typer.Option(
-            "--queues", metavar="NAMES", help=f"Of {', '.join(dict.fromkeys(QUEUES.values()))}; default: all."
-        ),
+        typer.Option("--queues", metavar="NAMES", help=f"Of {_QUEUES}; default: all."),
     ] = None,
 ) -> None:
     """Work for the fleet until told to stop."""
@@ -55,9 +54,7 @@ def _checked(queues: str) -> str:
     names = [name.strip() for name in queues.split(",")]
     unknown = [name for name in names if name not in QUEUES.values()]
     if unknown:
-        raise UsageError(
-            f"--queues {quoted(unknown[0])}: the queues are {', '.join(dict.fromkeys(QUEUES.values()))}"
-        )
+        raise UsageError(f"--queues {quoted(unknown[0])}: the queues are {_QUEUES}")
     return ",".join(names)
 
 
