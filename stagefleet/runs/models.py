@@ -70,10 +70,14 @@ class Callback(StrEnum):
     """A URL: a 2xx response acknowledges."""
 
 
-class ErrorInfo(BaseModel):
-    """Serialized form of an error."""
+class _Stored(BaseModel):
+    """A value that the ledger stores, and that other releases may read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
+
+
+class ErrorInfo(_Stored):
+    """Serialized form of an error."""
 
     type: str
     message: str
@@ -101,7 +105,7 @@ def _words_of(error: BaseException) -> str:
         return f"its message cannot be read ({type(broken).__name__})"
 
 
-class Outcome(BaseModel):
+class Outcome(_Stored):
     """Final result of one item.
 
     Attributes:
@@ -110,8 +114,6 @@ class Outcome(BaseModel):
         attempts: Claims of the item, lost ones included; 0 for an item decided without a task.
         position: Its position in the run's stream, "" before it is stored.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     item: str
     host: str | None = None
@@ -159,10 +161,8 @@ class WaitKind(StrEnum):
     """Outcomes wait for a receiver that did not accept one."""
 
 
-class WaitReason(BaseModel):
+class WaitReason(_Stored):
     """Reason of a wait: the host, `host[:port]` or "", and the event, as `429 Too Many Requests`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     host: str = ""
     text: str = ""
@@ -205,14 +205,12 @@ class Wait:
 # Runs.
 
 
-class NextRun(BaseModel):
+class NextRun(_Stored):
     """A run that is written, and starts when another one has ended: the next group of a purge.
 
     The token and the counts are those of its submission. With `if_succeeded` it is cancelled unless the other
     one has succeeded.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     run_id: str
     token: int
@@ -226,7 +224,7 @@ class NextRun(BaseModel):
         return Submission(self.run_id, SubmissionKind.NEW, self.token, None, self.items, self.decided)
 
 
-class RunSpec(BaseModel):
+class RunSpec(_Stored):
     """Specification of a run.
 
     Attributes:
@@ -244,8 +242,6 @@ class RunSpec(BaseModel):
         refusal: Why the run that was to follow it was not written; "" if none was refused.
         trace: The context of the span that opened it, as W3C headers; {} without a trace.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     operation: str
     options: Mapping[str, Any] = {}
