@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -27,12 +27,7 @@ class InUsePolicy:
 
     def as_options(self) -> dict[str, bool]:
         """Return the policy for `RunSpec.options`; empty for the default."""
-        asked = {
-            "skip_used": self.skip_used,
-            "remove_containers": self.remove_containers,
-            "force": self.force,
-        }
-        return {name: value for name, value in asked.items() if value}
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 def refuse_referrers(address: StorageAddress) -> None:

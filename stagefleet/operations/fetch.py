@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from stagefleet.errors import StagefleetError, UnreachableError, UsageError
 from stagefleet.images import PlatformSelection
-from stagefleet.names import Repository, StorageAddress
+from stagefleet.names import StorageAddress
 from stagefleet.operations import base
 from stagefleet.project_addresses import Items, Project
 
@@ -77,12 +77,10 @@ class FetchOperation(base.ProjectOperation):
                     raise
                 _LOGGER.warning("the caches have to serve, the primary storage is out of reach: %s", error)
             else:
-                self._refuse_unknown(storages, self.primary, lacking)
+                self._refuse_unknown(storages, lacking)
         return base.Plan(named).on_hosts(self.hosts)
 
-    def _refuse_unknown(
-        self, storages: base.PlanStorages, primary: Repository, lacking: Sequence[str]
-    ) -> None:
+    def _refuse_unknown(self, storages: base.PlanStorages, lacking: Sequence[str]) -> None:
         """Reject stages that no cache has either; a cache that does not answer counts as empty."""
         for cache in self.caches:
             if not lacking:
@@ -91,4 +89,4 @@ class FetchOperation(base.ProjectOperation):
                 lacking = base.select_lacking(storages, cache, lacking)
             except StagefleetError as error:
                 _LOGGER.warning("cache %s was not looked into: %s", cache, error)
-        base.refuse_missing(lacking, [primary, *self.caches])
+        base.refuse_missing(lacking, [self.primary, *self.caches])

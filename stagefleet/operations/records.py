@@ -184,9 +184,7 @@ def removal_of(
     return DeleteRecordOperation(repository=repository, hosts=hosts, kind=kind)
 
 
-def image_metadata_items(
-    stage_commits: Iterable[tuple[str | StageId, Iterable[str]]],
-) -> tuple[str, ...]:
+def image_metadata_items(stage_commits: Iterable[tuple[str | StageId, Iterable[str]]]) -> tuple[str, ...]:
     """Return one item per commit of each stage, `COMMIT_STAGEID`; `UsageError` for a malformed one."""
     items: dict[str, None] = {}
     for name, commits in stage_commits:
