@@ -101,12 +101,7 @@ class OutcomeReader:
     """
 
     def __init__(
-        self,
-        ledger: Ledger,
-        run_id: str,
-        find_start: Callable[[], str],
-        *,
-        redis_retry: RedisRetry,
+        self, ledger: Ledger, run_id: str, find_start: Callable[[], str], *, redis_retry: RedisRetry
     ) -> None:
         self._ledger = ledger
         self._run = run_id
@@ -285,9 +280,7 @@ class _Coordinator:
 
     def _cancel(self, error: BaseException) -> None:
         problem = ErrorInfo.of(error)
-        with contextlib.suppress(
-            errors.StagefleetError
-        ):  # then its lease ends, and the sweep cancels the run
+        with contextlib.suppress(errors.StagefleetError):  # then the lease ends, and the sweep cancels it
             self._redis_retry(lambda: self._ledger.cancel(self._run, error=problem))
 
     def _acknowledge(self) -> None:

@@ -108,11 +108,7 @@ class DetachedCoordinator:
         if claim is None:
             return
         lease = CoordinatorLease(claim, asked_at, clock=self._clock)
-
-        def renew() -> bool:
-            return self._callbacks.renew(claim)
-
-        with renewed("coordination", lease, renew, wait_seconds=_JOIN_SECONDS):
+        with renewed("coordination", lease, lambda: self._callbacks.renew(claim), wait_seconds=_JOIN_SECONDS):
             self._call(_Coordination(claim, lease))
 
     def _call(self, calls: _Coordination) -> None:
@@ -147,10 +143,8 @@ class DetachedCoordinator:
 
     def _tell_outcomes(self, calls: _Coordination) -> None:
         """Make callbacks for unacknowledged outcomes until there are none, or the coordination is over."""
-        claim, position = (
-            calls.claim,
-            self._ledger.acknowledged(calls.claim.run_id),
-        )
+        claim = calls.claim
+        position = self._ledger.acknowledged(claim.run_id)
         until = self._clock() + _SLICE_SECONDS
         while not (run := self._ledger.run(claim.run_id)).state.is_final:
             read_at = self._clock()

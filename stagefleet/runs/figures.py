@@ -31,7 +31,6 @@ def run_row(run: Run) -> dict[str, Any]:
     tried = run.succeeded + run.failed
     rate = tried / run.seconds if run.seconds > 0 else 0.0
     left = max(0, run.total - run.done)
-    error = run.error
     return {
         **run.summary(),
         "done": run.done,
@@ -58,7 +57,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "finished_at": run.finished_at,
         "now_at": run.now_at,
         "waits": [_wait_row(wait) for wait in run.waits],
-        "error": None if error is None else {"type": error.type, "message": error.message},
+        "error": None if run.error is None else run.error.model_dump(),
         "version": str(run.version),
     }
 

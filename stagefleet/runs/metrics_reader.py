@@ -20,7 +20,7 @@ from stagefleet.runs.messages import QUEUES
 from stagefleet.runs.metrics import OTHER, Samples
 from stagefleet.runs.models import ItemState, RunState
 from stagefleet.runs.redis_ledger import worker_of
-from stagefleet.runs.snapshots import DURATION_BOUNDS_SECONDS
+from stagefleet.runs.snapshots import DURATION_LABELS
 
 if TYPE_CHECKING:
     import redis
@@ -36,7 +36,6 @@ _WORKER_NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]+-[0-9a-f]{6}")
 _LIVE_STATES = ("submitting", "running", "paused", "cancelling")
 _FINAL_STATES = tuple(str(state) for state in RunState if state.is_final)
 _ITEM_STATES = tuple(str(state) for state in ItemState if state is not ItemState.PLANNED)
-_BOUNDS = (*(f"{bound:g}" for bound in DURATION_BOUNDS_SECONDS), "+Inf")
 WAITS = ("lock", "registry", OTHER)
 
 
@@ -166,7 +165,7 @@ class _CounterReader:
         self._add("wait_seconds_total", number / 1000, reason)
 
     def _add_attempts(self, number: int, operation: str, bound: str) -> None:
-        if bound in _BOUNDS:
+        if bound in DURATION_LABELS:
             self._add("attempts_total", number, _operation(operation))
             self._durations[_operation(operation)][bound] += number
 
@@ -174,7 +173,7 @@ class _CounterReader:
         """Add the histogram of the fields that have been read."""
         for operation, found in self._durations.items():
             total = 0
-            for bound in _BOUNDS:
+            for bound in DURATION_LABELS:
                 total += found[bound]
                 self._add("attempt_duration_seconds_bucket", total, operation, bound)
             self._add("attempt_duration_seconds_sum", self._attempt_ms[operation] / 1000, operation)

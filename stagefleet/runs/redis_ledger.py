@@ -171,9 +171,8 @@ class RedisLedger(RedisRuns):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
             with redis_client.map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(redis_keys.RUN_ITEMS.of(self._prefix, run_id), list(map(str, indexes)))
-                pipe.exists(
-                    self._key(run_id)
-                )  # last, as they expire together: an expired run's items prove nothing
+                # Last, as they expire together: an expired run's items prove nothing.
+                pipe.exists(self._key(run_id))
                 found, stands = pipe.execute()
             if not stands:
                 raise ledger.no_run(run_id)

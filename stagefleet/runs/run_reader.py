@@ -38,7 +38,6 @@ class RunFilter:
     Attributes:
         operation: The name of the operation, as `copy_stage`.
         text: A part of the source, the destination or the project, as they are shown.
-        states: The accepted states.
     """
 
     operation: str = ""

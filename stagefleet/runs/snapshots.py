@@ -178,7 +178,7 @@ def encode_reason(reason: models.WaitReason | None) -> str:
 
 DURATION_BOUNDS_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 """Bounds of the durations of items: from one that is there already to a stage of many gigabytes."""
-_DURATION_LABELS = (*(f"{bound:g}" for bound in DURATION_BOUNDS_SECONDS), "+Inf")
+DURATION_LABELS = (*(f"{bound:g}" for bound in DURATION_BOUNDS_SECONDS), "+Inf")
 _ERRORS = frozenset(name for name, kind in vars(errors).items() if isinstance(kind, type))
 
 
@@ -195,7 +195,7 @@ def duration_label(seconds: float) -> str:
     >>> duration_label(0.3), duration_label(5), duration_label(1e9)
     ('0.5', '5', '+Inf')
     """
-    return _DURATION_LABELS[bisect_left(DURATION_BOUNDS_SECONDS, seconds)]
+    return DURATION_LABELS[bisect_left(DURATION_BOUNDS_SECONDS, seconds)]
 
 
 def _cut(outcome: models.Outcome) -> models.Outcome:

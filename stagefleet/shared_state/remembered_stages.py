@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError
-
 from stagefleet.bounds import compress_json, decompress_json
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Digest, Repository, StageId
@@ -172,7 +170,7 @@ def _decoded(stage_id: StageId, data: bytes | None) -> StageDescription | None:
         return None
     try:
         info = ImageInfo.model_validate_json(decompress_json(data))
-    except (ValueError, ValidationError):
+    except ValueError:
         return None  # of another version: read again
     return StageDescription(stage_id=stage_id, info=info)
 

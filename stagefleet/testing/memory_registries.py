@@ -147,11 +147,7 @@ class MemoryRegistries(RegistryClient):
         self._store(stored, reference.tag, manifest)
 
     def delete_manifest(
-        self,
-        reference: Reference,
-        *,
-        lease: Lease = NO_LEASE,
-        precheck: Callable[[], float] | None = None,
+        self, reference: Reference, *, lease: Lease = NO_LEASE, precheck: Callable[[], float] | None = None
     ) -> None:
         """Delete a tag alone, or a digest with all of its tags."""
         current_lease(lease).check()
@@ -172,12 +168,7 @@ class MemoryRegistries(RegistryClient):
         return digest in self.stored(repository).blobs
 
     def fetch_blob(
-        self,
-        repository: Repository,
-        descriptor: Descriptor,
-        *,
-        limit_bytes: int = 0,
-        lease: Lease = NO_LEASE,
+        self, repository: Repository, descriptor: Descriptor, *, limit_bytes: int = 0, lease: Lease = NO_LEASE
     ) -> bytes:
         """Return a blob, verified as by the client over HTTP; `limit_bytes` is ignored."""
         del limit_bytes
