@@ -86,11 +86,9 @@ class MemoryLedger:
         if again and own and own.state is models.RunState.SUBMITTING and own.token <= again.token:
             return self._take_over(own, spec, now)
         old = self._runs.records.get(self._runs.keys.get(spec.key, "")) if spec.key else None
-        return (
-            self._open_new(spec, models.SubmissionKind.NEW, now)
-            if old is None
-            else self._open_under(spec, old, replaces, now)
-        )
+        if old is None:
+            return self._open_new(spec, models.SubmissionKind.NEW, now)
+        return self._open_under(spec, old, replaces, now)
 
     def _open_under(
         self, spec: models.RunSpec, old: RunRecord, replaces: str, now: float
@@ -199,8 +197,8 @@ class MemoryLedger:
         last_step: LastStep | None = None,  # noqa: ARG002 - in memory all is changed at once
     ) -> FinishResult:
         with self._runs.step() as now:
-            record = self._runs.live.get(claim.run_id)
-            if record is None or not record.holds(claim):
+            record = self._run_of(claim)
+            if record is None:
                 return FinishResult.STALE
             retry_at = None
             if retry_after_seconds is not None:
@@ -211,17 +209,14 @@ class MemoryLedger:
 
     def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         with self._runs.step() as now:
-            record = self._runs.live.get(claim.run_id)
-            if record is not None and record.holds(claim):
+            if record := self._run_of(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         with self._runs.step() as now:
-            record = self._runs.live.get(claim.run_id)
-            if record is None or not record.holds(claim):
-                return False
-            record.hand_back(claim.index, now, behind)
-            return True
+            if record := self._run_of(claim):
+                record.hand_back(claim.index, now, behind)
+            return record is not None
 
     def sweep(self) -> int:
         return self._sweeper.sweep()
@@ -284,8 +279,7 @@ class MemoryLedger:
                     f"what was acknowledged of run {run_id} was forgotten: coordinate it again"
                 )
             record.acknowledge(count)
-            record.call_at = now + self._runs.settings.lease_seconds
-            record.coordinator_until = now + self._runs.settings.lease_seconds
+            record.call_at = record.coordinator_until = now + self._runs.settings.lease_seconds
             return True
 
     def acknowledged(self, run_id: str) -> str:
@@ -323,26 +317,24 @@ class MemoryLedger:
             self._runs.keys[spec.key] = record.id
         if spec.next and spec.next.run_id in self._runs.records:
             self._runs.records[spec.next.run_id].follows = record.id
-        self._runs.lease(record, now)
         previous = spec.parent if kind is models.SubmissionKind.CONTINUED else None
-        return models.Submission(
-            record.id, kind, record.token, previous, lease_seconds=self._runs.settings.lease_seconds
-        )
+        return self._leased(record, kind, previous, now)
 
     def _take_over(self, record: RunRecord, spec: models.RunSpec, now: float) -> models.Submission:
         """Let a new client submit a run again: from its first item, unless items may have started."""
         previous = None if record.spec.parent == spec.parent else record.spec.parent
         record.take_over()
-        self._runs.lease(record, now)
         kind = models.SubmissionKind.NEW if previous is None else models.SubmissionKind.CONTINUED
+        return self._leased(record, kind, previous, now)
+
+    def _leased(
+        self, record: RunRecord, kind: models.SubmissionKind, previous: str | None, now: float
+    ) -> models.Submission:
+        """Give the client of a run its lease, and the submission that it goes on from."""
+        self._runs.lease(record, now)
+        lease_seconds = self._runs.settings.lease_seconds
         return models.Submission(
-            record.id,
-            kind,
-            record.token,
-            previous,
-            len(record.items),
-            record.decided,
-            self._runs.settings.lease_seconds,
+            record.id, kind, record.token, previous, len(record.items), record.decided, lease_seconds
         )
 
     def _submitted(self, submission: models.Submission) -> RunRecord:
@@ -358,9 +350,14 @@ class MemoryLedger:
         if (len(record.items), record.decided) != (submission.items, submission.decided):
             raise errors.LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
-    def _renew(self, claim: Claim, now: float) -> RenewalResult:
+    def _run_of(self, claim: Claim) -> RunRecord | None:
+        """Return the run of a claim; None if the claim has ended."""
         record = self._runs.live.get(claim.run_id)
-        if record is None or not record.holds(claim):
+        return record if record and record.holds(claim) else None
+
+    def _renew(self, claim: Claim, now: float) -> RenewalResult:
+        record = self._run_of(claim)
+        if record is None:
             return RenewalResult.LOST
         record.claimed[claim.index].until = now + self._runs.settings.lease_seconds
         return RenewalResult.CANCEL if record.stops_now else RenewalResult.RUN

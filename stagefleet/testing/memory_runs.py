@@ -65,7 +65,7 @@ class MemoryRuns:
 
     def _expire(self, now: float) -> None:
         """Remove runs whose retention has passed."""
-        while self.finished and self.finished[0].finished_at is not None:
+        while self.finished:
             record = self.finished[0]
             if record.finished_at is None or record.finished_at + self.settings.retention_seconds > now:
                 return
@@ -167,40 +167,32 @@ class MemoryCallbackLedger:
 
     def renew(self, claim: CoordinatorClaim) -> bool:
         with self._runs.step() as now:
-            record = self._claimed_by(claim)
-            if record is None:
-                return False
-            record.call_at = record.coordinator_until = now + self._runs.settings.lease_seconds
-            return True
+            if record := self._claimed_by(claim):
+                record.call_at = record.coordinator_until = now + self._runs.settings.lease_seconds
+            return record is not None
 
     def release(self, claim: CoordinatorClaim) -> bool:
         with self._runs.step() as now:
-            record = self._claimed_by(claim)
-            if record is None:
-                return False
-            record.coordinator = Coordinator.ABSENT
-            if len(record.stream) > record.stream.acknowledged or record.state.is_final:
-                self._runs.enqueue_coordinator(record, now)
-            return True
+            if record := self._claimed_by(claim):
+                record.coordinator = Coordinator.ABSENT
+                if len(record.stream) > record.stream.acknowledged or record.state.is_final:
+                    self._runs.enqueue_coordinator(record, now)
+            return record is not None
 
     def pause(self, claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
         with self._runs.step() as now:
-            record = self._claimed_by(claim)
-            if record is None:
-                return False
-            record.coordinator, record.call_at = Coordinator.PAUSED, now + seconds
-            record.callback_reason = WaitReason() if reason is None else reason.bounded()
-            record.failures += 1
-            record.failing_since = now if record.failing_since is None else record.failing_since
-            return True
+            if record := self._claimed_by(claim):
+                record.coordinator, record.call_at = Coordinator.PAUSED, now + seconds
+                record.callback_reason = WaitReason() if reason is None else reason.bounded()
+                record.failures += 1
+                record.failing_since = now if record.failing_since is None else record.failing_since
+            return record is not None
 
     def finish(self, claim: CoordinatorClaim) -> bool:
         with self._runs.step():
-            record = self._claimed_by(claim)
-            if record is None:
-                return False
-            record.coordinator = None
-            return True
+            if record := self._claimed_by(claim):
+                record.coordinator = None
+            return record is not None
 
     def _claimed_by(self, claim: CoordinatorClaim) -> RunRecord | None:
         record = self._runs.records.get(claim.run_id)
@@ -275,17 +267,16 @@ class MemorySweeper:
         """Give every holder a full lease if no sweep has run for too long."""
         if self._runs.swept_at is None:
             since = now
+        elif record.swept_at is None:
+            since = max(record.created_at, self._runs.swept_at)
         else:
-            since = (
-                max(record.created_at, self._runs.swept_at) if record.swept_at is None else record.swept_at
-            )
+            since = record.swept_at
         record.swept_at = now
         lease_seconds = self._runs.settings.lease_seconds
         if now - since > max(lease_seconds / 3, _SWEEPS_MISSED * self._runs.settings.sweep_seconds):
             record.extend_leases(now + lease_seconds)
-            record.call_at = (
-                max(record.call_at, now + lease_seconds) if record.has_coordinator else record.call_at
-            )
+            if record.coordinator is Coordinator.PRESENT:
+                record.call_at = max(record.call_at, now + lease_seconds)
 
     def _republish(self, record: RunRecord, now: float) -> int:
         def is_gone(host: str) -> bool:

@@ -156,15 +156,13 @@ class MemoryWorker:
             operation=parse_operation(spec.operation, spec.options),
             continues=spec.parent is not None,
         )
-        return _TASKS[spec.operation](
-            _ItemTask(self._storages(), self._last_used(), attempt, claim.host or "")
-        )
+        task = _ItemTask(self._storages(), self._last_used(), attempt, claim.host or "")
+        return _TASKS[spec.operation](task)
 
     def _note_webhook(self, call: WebhookCall, _lease: Lease) -> None:
         self.remote_calls.append(RemoteCall(call.url, call.data))
 
-    def _note_task(self, target: str, task_id: str, data: dict[str, Any]) -> None:
-        del task_id
+    def _note_task(self, target: str, _task_id: str, data: dict[str, Any]) -> None:
         self.remote_calls.append(RemoteCall(target, data))
 
 

@@ -77,11 +77,6 @@ class RunRecord:
         self.coordinator = run_items.Coordinator.ABSENT if self.spec.is_called_back else None
 
     @property
-    def has_coordinator(self) -> bool:
-        """True while a coordinator handles the run."""
-        return self.coordinator is run_items.Coordinator.PRESENT
-
-    @property
     def total(self) -> int:
         """The number of items, and of outcomes decided without a task."""
         return len(self.items) + self.decided
@@ -142,7 +137,7 @@ class RunRecord:
                 self.unreleased += 1
             else:
                 break
-            self._publish(index, now)
+            self.published[index] = now
             released.append(index)
         return released
 
@@ -254,8 +249,7 @@ class RunRecord:
             host = split_host(self.items[index])[1]
             if published_at + older_than_seconds <= now and is_lost(host, published_at):
                 lost.append(index)
-        for index in lost:
-            self._publish(index, now)
+        self.published |= dict.fromkeys(lost, now)
         return lost
 
     def fail_lost_hosts(self, now: float, older_than_seconds: float, is_gone: Callable[[str], bool]) -> int:
@@ -278,9 +272,8 @@ class RunRecord:
 
     def acknowledge(self, count: int) -> None:
         """Remove the first `count` outcomes from the window."""
-        awaited = list(
-            filter(self._needs_acknowledgement, self.stream.between(self.stream.acknowledged, count))
-        )
+        newly = self.stream.between(self.stream.acknowledged, count)
+        awaited = [outcome for outcome in newly if self._needs_acknowledgement(outcome)]
         self.unacknowledged -= len(awaited)
         self.held -= sum(outcome.attempts > 0 for outcome in awaited)
         if count > self.stream.acknowledged:
@@ -364,9 +357,6 @@ class RunRecord:
         return models.Outcome(
             item=item, host=host, state=models.ItemState.FAILED, error=models.ErrorInfo.of(error)
         )
-
-    def _publish(self, index: int, now: float) -> None:
-        self.published[index] = now
 
     def _requeue(self, index: int, now: float) -> None:
         if self.takes_claims:

@@ -427,7 +427,7 @@ class BrokenRecord:
         """A doubled message is claimed twice."""
         hold = _CLAIM(record, index, now, lease_seconds, nonce)
         if hold is not None:
-            record._publish(index, now)
+            record.published[index] = now
         return hold
 
     @staticmethod
