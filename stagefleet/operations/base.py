@@ -148,6 +148,16 @@ class Operation(BaseModel):
         return True
 
 
+class StorageOperation(Operation):
+    """Work on what one storage has."""
+
+    repository: StorageAddressText
+
+    @property
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        return (self.repository,)
+
+
 class ProjectOperation(Operation):
     """Work on the stages of a project's primary storage; its fields are as of `Project`.
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import StorageAddress
 from stagefleet.operations import base
-from stagefleet.setting_types import RepositoryText, StorageAddressText
+from stagefleet.setting_types import RepositoryText
 from stagefleet.stage_lists import StageIdList, StageNames
 
 _ALL_PERCENT = 100
@@ -38,7 +38,7 @@ def refuse_referrers(address: StorageAddress) -> None:
         )
 
 
-class DeleteOperation(base.Operation):
+class DeleteOperation(base.StorageOperation):
     """Delete stages; succeed for those that are already gone. The other options are as of `InUsePolicy`.
 
     Attributes:
@@ -50,7 +50,6 @@ class DeleteOperation(base.Operation):
     name: ClassVar[str] = "delete_stage"
     past: ClassVar[str] = "deleted"
 
-    repository: StorageAddressText
     caches: tuple[RepositoryText, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     also: tuple[str, ...] = base.left_out_if_unset(default=())
     referrers: bool = base.left_out_if_unset(default=False)
@@ -76,10 +75,6 @@ class DeleteOperation(base.Operation):
     def policy(self) -> InUsePolicy:
         """The policy for stages in use."""
         return InUsePolicy(self.skip_used, self.remove_containers, self.force)
-
-    @property
-    def addresses(self) -> tuple[StorageAddress, ...]:
-        return (self.repository,)
 
     @property
     def deletes_from(self) -> tuple[StorageAddress, ...]:

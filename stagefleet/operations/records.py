@@ -9,29 +9,23 @@ from pydantic import validate_call
 
 from stagefleet.errors import UsageError
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset
+from stagefleet.operations.base import Plan, PlanStorages, StorageOperation, bounded, left_out_if_unset
 from stagefleet.project_addresses import Items
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 
 
-class RecordOperation(Operation):
+class RecordOperation(StorageOperation):
     """Read or delete records of one kind; an item is the name of a record."""
 
     past: ClassVar[str] = "deleted"
     noun: ClassVar[str] = "record"
     record_kind: ClassVar[RecordKind]
 
-    repository: StorageAddressText
-
     @property
     def _kind(self) -> RecordKind:
         return self.record_kind
-
-    @property
-    def addresses(self) -> tuple[StorageAddress, ...]:
-        return (self.repository,)
 
     @property
     def deletes_from(self) -> tuple[StorageAddress, ...]:
@@ -156,11 +150,10 @@ _REMOVALS: Mapping[RecordKind, type[RecordOperation]] = {
     for operation in (
         DeleteManagedImageOperation,
         DeleteImportMetadataOperation,
-        DeleteCustomTagOperation,
         DeleteRejectedStageOperation,
     )
 }
-"""The operation that deletes a kind; kinds that are rarely deleted in bulk share one."""
+"""The operation that deletes a kind, but for custom tags; kinds that are rarely deleted in bulk share one."""
 
 
 @validate_call

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Operation, Plan, PlanStorages, left_out_if_unset, select_present
-from stagefleet.setting_types import StorageAddressText
+from stagefleet.operations.base import Plan, PlanStorages, StorageOperation, left_out_if_unset, select_present
 
 
-class VerifyOperation(Operation):
+class VerifyOperation(StorageOperation):
     """Read all content of stages; one fails for what is missing, altered or unreadable.
 
     Attributes:
@@ -21,13 +19,8 @@ class VerifyOperation(Operation):
     name: ClassVar[str] = "verify_stage"
     past: ClassVar[str] = "verified"
 
-    repository: StorageAddressText
     shallow: bool = left_out_if_unset(default=False)
     reject: bool = left_out_if_unset(default=False)
-
-    @property
-    def addresses(self) -> tuple[StorageAddress, ...]:
-        return (self.repository,)
 
     def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
         return Plan(select_present(storages, self.repository, items))
