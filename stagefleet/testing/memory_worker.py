@@ -173,18 +173,12 @@ def _success(claim: Claim, item_result: ItemResult) -> Outcome:
         result=item_result.result,
         seconds=round(claim.seconds, 3),
         bytes=item_result.bytes,
-        attempts=claim.attempt,
     )
 
 
 def _failure(claim: Claim, error: Exception) -> Outcome:
-    return Outcome(
-        item=claim.item,
-        state=ItemState.FAILED,
-        error=ErrorInfo.of(error),
-        seconds=round(claim.seconds, 3),
-        attempts=claim.attempt,
-    )
+    seconds = round(claim.seconds, 3)
+    return Outcome(item=claim.item, state=ItemState.FAILED, error=ErrorInfo.of(error), seconds=seconds)
 
 
 # What the tasks do for one item.

@@ -112,7 +112,6 @@ class MemoryClaim:
 
     fence: int
     attempt: int
-    since: float
     until: float
     nonce: str
     published_at: float

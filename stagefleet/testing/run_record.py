@@ -159,7 +159,7 @@ class RunRecord:
             return held
         self.fence += 1
         held = run_items.MemoryClaim(
-            self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, published_at
+            self.fence, 1 + self.attempts_ended[index], now + lease_seconds, nonce, published_at
         )
         self.claimed[index] = held
         return held
