@@ -80,12 +80,8 @@ def follow(ledger: Ledger, run_id: str, *, redis_retry: RedisRetry | None = None
 
     Raises as `watch` does.
     """
-    reader = OutcomeReader(
-        ledger,
-        run_id,
-        lambda: reader.newest_standing(),  # noqa: PLW0108 - not defined yet
-        redis_retry=RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry,
-    )
+    redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
+    reader = OutcomeReader(ledger, run_id, find_start=None, redis_retry=redis_retry)
     for outcomes in reader.batches():
         yield [outcome for outcome in outcomes if reader.is_new(outcome)]
 
@@ -97,15 +93,16 @@ class OutcomeReader:
     outcomes arrive a second time; `is_new` tells them from new ones.
 
     Args:
-        find_start: Returns the position to start after, at first and after each return.
+        find_start: Returns the position to start after, at first and after each return; None for that of
+        the newest reported outcome that the ledger still has.
     """
 
     def __init__(
-        self, ledger: Ledger, run_id: str, find_start: Callable[[], str], *, redis_retry: RedisRetry
+        self, ledger: Ledger, run_id: str, find_start: Callable[[], str] | None, *, redis_retry: RedisRetry
     ) -> None:
         self._ledger = ledger
         self._run = run_id
-        self._find_start = find_start
+        self._find_start = self._newest_standing if find_start is None else find_start
         self._redis_retry = redis_retry
         self._position: str | None = None
         self._returns = 0
@@ -164,7 +161,7 @@ class OutcomeReader:
             self._told.popitem(last=False)
         return True
 
-    def newest_standing(self) -> str:
+    def _newest_standing(self) -> str:
         """Return the position of the newest outcome that the ledger still has; forget later ones."""
         told = list(self._told)
         standing, lost = 0, len(told)

@@ -179,7 +179,9 @@ class DetachedCoordinator:
 
     def _tell_end(self, run: Run, lease: Lease) -> None:
         if url := run.spec.finish_url:
-            call = WebhookCall(url, call_id(run.id, None), "stagefleet.run", _end_of(run), run.now_at)
+            error = None if run.error is None else run.error.model_dump(mode="json")
+            data = {"run": run.id, "operation": run.spec.operation, "summary": run.summary(), "error": error}
+            call = WebhookCall(url, call_id(run.id, None), "stagefleet.run", data, run.now_at)
             self._call_webhook(call, lease)
 
     def _put_off(self, calls: _Coordination, error: errors.CallbackError) -> None:
@@ -218,8 +220,3 @@ class DetachedCoordinator:
         else:
             _LOGGER.error("run %s has ended, and its end could not be told: %s", claim.run_id, error)
             self._callbacks.finish(claim)
-
-
-def _end_of(run: Run) -> dict[str, Any]:
-    error = None if run.error is None else run.error.model_dump(mode="json")
-    return {"run": run.id, "operation": run.spec.operation, "summary": run.summary(), "error": error}

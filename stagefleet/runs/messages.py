@@ -203,9 +203,8 @@ def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str |
 def problem_of_item(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
     """Return the reason why the arguments name no item by run and index; None if they do."""
     index = named.get("index")
-    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_ITEMS:
-        return problem_of_run(positional, named) or "its index is no item's number"
-    return problem_of_run(positional, named)
+    is_number = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < MAX_ITEMS
+    return problem_of_run(positional, named) or (None if is_number else "its index is no item's number")
 
 
 # Celery tasks of users that receive outcomes, by name and queue.

@@ -140,13 +140,11 @@ class Samples:
         lines: list[str] = []
         for metric in METRICS.values():
             name = metric.name.removeprefix(_PREFIX)
-            parts = (
-                [f"{name}_bucket", f"{name}_sum", f"{name}_count"] if metric.type == "histogram" else [name]
-            )
+            suffixes = ("_bucket", "_sum", "_count") if metric.type == "histogram" else ("",)
             found = [
-                f"{_PREFIX}{part}{_labels(metric, values)} {_number(number)}\n"
-                for part in parts
-                for values, number in self._values.get(part, {}).items()
+                f"{metric.name}{suffix}{_labels(metric, values)} {_number(number)}\n"
+                for suffix in suffixes
+                for values, number in self._values.get(name + suffix, {}).items()
             ]
             if found:
                 escaped = metric.help.replace("\\", r"\\").replace("\n", r"\n")

@@ -321,12 +321,11 @@ class RedisHeartbeatLedger:
         self, worker: models.WorkerInfo, *, seconds: float, counts: Mapping[str, int] = MappingProxyType({})
     ) -> None:
         version = worker.version
-        queues = json.dumps(worker.queues)
         self._scripts.call(
             "beat",
             worker.name,
             worker.slots,
-            queues,
+            json.dumps(worker.queues),
             redis_client.milliseconds(seconds),
             version.release,
             version.schema,
