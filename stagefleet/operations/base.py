@@ -236,8 +236,7 @@ def compare(wanted: Sequence[str], storages: PlanStorages, destination: StorageA
     present = storages.list_reachable(destination)
     if isinstance(wanted, StageNames):
         return Plan(*wanted.split(present))
-    named = set(wanted)
-    common = {name for name in map(str, present) if name in named}
+    common = set(wanted).intersection(map(str, present))
     return Plan(
         [stage_id for stage_id in wanted if stage_id not in common],
         [stage_id for stage_id in wanted if stage_id in common],

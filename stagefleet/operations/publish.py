@@ -112,10 +112,9 @@ class TakeOperation(base.ProjectOperation):
         missing = set()
         for name in named:
             wanted = StageId.parse(name)
-            exact = any(wanted in stages.get(wanted.digest, ()) for stages in stored)
-            chosen = wanted if exact else None
-            if chosen is None and wanted.is_multiplatform:
-                chosen = _chosen(wanted.digest, stored)
+            chosen: StageId | None = wanted
+            if not any(wanted in stages.get(wanted.digest, ()) for stages in stored):
+                chosen = _chosen(wanted.digest, stored) if wanted.is_multiplatform else None
             if chosen is None:
                 missing.add(name)
             else:
