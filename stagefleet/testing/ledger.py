@@ -169,7 +169,7 @@ class MemoryLedger:
             if held is None:
                 return None
             item, host = split_host(record.items[index])
-            queue = self._runs.queue(record) if host is None else messages.host_queue(host)
+            queue = self._runs.queue(record, host)
             self._runs.overtaking[queue] = max(self._runs.overtaking.get(queue, 0), held.published_at)
             return Claim(
                 run_id=run_id,
@@ -234,12 +234,13 @@ class MemoryLedger:
 
     def run(self, run_id: str) -> models.Run:
         with self._runs.step() as now:
-            return self._runs.snapshot(self._runs.found(run_id), now)
+            return self._runs.found(run_id).snapshot(now, lease_seconds=self._runs.settings.lease_seconds)
 
     def runs(self, *, beginning: str = "") -> Iterator[models.Run]:
         with self._runs.step() as now:
-            listed = [self._runs.snapshot(record, now) for record in reversed(self._runs.records.values())]
-            return iter([run for run in listed if run.id.startswith(beginning)])
+            lease_seconds = self._runs.settings.lease_seconds
+            found = [record for run_id, record in self._runs.records.items() if run_id.startswith(beginning)]
+            return iter([record.snapshot(now, lease_seconds=lease_seconds) for record in reversed(found)])
 
     def outcomes(
         self, run_id: str, after: str, *, limit: int, block_seconds: float

@@ -7,14 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from stagefleet.errors import CoordinatorLostError, WorkerLostError
 from stagefleet.names import split_host
 from stagefleet.runs import messages
 from stagefleet.runs.ledger import CoordinatorClaim, no_run
-from stagefleet.runs.models import Callback, ErrorInfo, Run, RunState, WaitReason, WorkerInfo
+from stagefleet.runs.models import Callback, ErrorInfo, RunState, WaitReason, WorkerInfo
 from stagefleet.settings import RunSettings
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
@@ -106,13 +106,9 @@ class MemoryRuns:
             raise no_run(run_id)
         return self.records[run_id]
 
-    def snapshot(self, record: RunRecord, now: float) -> Run:
-        """Return the public view of a run."""
-        return replace(record.snapshot(now), lease_seconds=self.settings.lease_seconds)
-
-    def queue(self, record: RunRecord) -> str:
-        """Return the queue of a run."""
-        return self.queue_of(record.spec.operation)
+    def queue(self, record: RunRecord, host: str | None = None) -> str:
+        """Return the queue of a run, or of its items for a host."""
+        return self.queue_of(record.spec.operation) if host is None else messages.host_queue(host)
 
     def send(self, record: RunRecord, indexes: Sequence[int]) -> None:
         """Push the messages of items."""
@@ -285,7 +281,7 @@ class MemorySweeper:
         def is_lost(host: str | None, sent_at: float) -> bool:
             if host is not None and is_gone(host):
                 return False
-            wanted = self._runs.queue(record) if host is None else messages.host_queue(host)
+            wanted = self._runs.queue(record, host)
             is_empty = all(self._queue_of_message(message) != wanted for message in list(self._runs.broker))
             return is_empty or sent_at < self._runs.overtaking.get(wanted, 0)
 
@@ -299,8 +295,7 @@ class MemorySweeper:
         record = self._runs.records.get(message.run_id)
         if record is None or not 0 <= message.index < len(record.items):
             return None
-        host = split_host(record.items[message.index])[1]
-        return self._runs.queue(record) if host is None else messages.host_queue(host)
+        return self._runs.queue(record, split_host(record.items[message.index])[1])
 
     def _request_again(self, record: RunRecord, now: float) -> int:
         """Publish the request for a run again whose submitter vanished, unless it waits in its queue."""

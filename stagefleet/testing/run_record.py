@@ -317,7 +317,7 @@ class RunRecord:
             (index, item) for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES
         )
 
-    def snapshot(self, now: float) -> models.Run:
+    def snapshot(self, now: float, *, lease_seconds: float) -> models.Run:
         """Return the public view of the run."""
         is_paused = self.paused and self.state is models.RunState.RUNNING
         return models.Run(
@@ -337,6 +337,7 @@ class RunRecord:
             created_at=self.created_at,
             finished_at=self.finished_at,
             now_at=now,
+            lease_seconds=lease_seconds,
             leased_until=max((held.until for held in self.claimed.values()), default=0.0),
             waits=tuple(wait for wait in self._waits() if wait.until > now),
         )
