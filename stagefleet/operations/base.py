@@ -120,10 +120,8 @@ class Operation(BaseModel):
             StagesNotFoundError: Named stages are missing.
             TooManyItemsError: The run has more items than allowed.
         """
-        if self._lies_elsewhere(items, storages):
-            plan = Plan(bounded(items or ()))
-        else:
-            plan = self._plan(items, storages)
+        lies_elsewhere = self._lies_elsewhere(items, storages)
+        plan = Plan(bounded(items or ())) if lies_elsewhere else self._plan(items, storages)
         return plan.on_hosts(self.hosts)
 
     def plan_dry_run(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
