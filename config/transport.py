@@ -36,8 +36,7 @@ from urllib.parse import quote
 
 import redis
 from kombu.connection import Connection
-from kombu.transport import TRANSPORT_ALIASES
-from kombu.transport import redis as kombu_redis
+from kombu.transport import TRANSPORT_ALIASES, redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from redis.credentials import UsernamePasswordCredentialProvider
 

@@ -10,7 +10,12 @@ _MOST_DOUBLINGS = 30
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Pauses that double from the first to the longest, before jitter shortens them."""
+    """Pauses that double from the first to the longest.
+
+    Attributes:
+        first_seconds: Longest pause after the first failure.
+        longest_seconds: Limit of all pauses.
+    """
 
     first_seconds: float
     longest_seconds: float
@@ -30,5 +35,10 @@ REDIS_BACKOFF = Backoff(0.1, 2.0)
 
 
 def jittered(seconds: float, *, share: float = 0.5) -> float:
-    """Return a random part of a duration, but no less than the `share` of it."""
+    """Return a random part of a duration.
+
+    Args:
+        seconds: The longest result.
+        share: The shortest result, as a fraction of the longest.
+    """
     return seconds * random.uniform(share, 1)  # noqa: S311 - jitter, no secret

@@ -7,8 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar

@@ -11,14 +11,7 @@ from stagefleet.errors import ContentError, NotFoundError, RegistryError, Regist
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.records.image import (
-    DELETION_LABEL,
-    LabelledImage,
-    is_placeholder,
-    make_rejection,
-    put_record,
-    read_labels,
-)
+from stagefleet.records import image as record_image
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import FLEET_NAMESPACE, RUN_TTL_SECONDS, SharedState
 from stagefleet.shared_state.remembered_stages import KnownRejections, RememberedStages
@@ -67,17 +60,17 @@ class Rejections:
         found = {
             stage_id: None if record is None else record.digest
             for stage_id, record in read.items()
-            if record is None or DELETION_LABEL in record.labels
+            if record is None or record_image.DELETION_LABEL in record.labels
         }
         self._known.remember(storage, [stage_id for stage_id in read if stage_id not in found])
         return found
 
     def stands(self, stage_id: StageId) -> bool:
         """Read if a stage is rejected now."""
-        record = read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
+        record = record_image.read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
         if record is None:
             return False
-        return DELETION_LABEL not in record.labels or self._may_be_moved(stage_id)
+        return record_image.DELETION_LABEL not in record.labels or self._may_be_moved(stage_id)
 
     def digests(self, stage_ids: Collection[StageId]) -> set[Digest]:
         """Return the digests of stages, without those that are gone or damaged."""
@@ -90,10 +83,10 @@ class Rejections:
         except (NotFoundError, ContentError, RegistryUnavailableError):
             return None
 
-    def _read(self, stage_id: StageId) -> LabelledImage | RegistryError | None:
+    def _read(self, stage_id: StageId) -> record_image.LabelledImage | RegistryError | None:
         """Read a rejection; return the error if it cannot be read now."""
         try:
-            return read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
+            return record_image.read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
         except RegistryError as error:
             return error
 
@@ -105,7 +98,7 @@ class Rejections:
             return False
         except RegistryError:
             return True
-        return is_placeholder(manifest.annotations)
+        return record_image.is_placeholder(manifest.annotations)
 
 
 def _threads() -> LeaseBoundThreads:
@@ -174,7 +167,7 @@ class Registries:
     def reject(self, repository: Repository, stage_id: StageId, *, project: str, lease: Lease) -> None:
         """Write the record that rejects a stage of a project; a second one changes nothing."""
         reference = repository.tagged(stage_id.rejected_tag)
-        put_record(self.client, reference, make_rejection(project), lease=lease)
+        record_image.put_record(self.client, reference, record_image.make_rejection(project), lease=lease)
         self.forget_rejections(repository)
         self.remembered.forget(repository, stage_id)
 

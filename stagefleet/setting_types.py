@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 
-from stagefleet.names import (
-    LAYOUT_PREFIX,
-    EngineProject,
-    LayoutPath,
-    Repository,
-    StorageAddress,
-    is_host,
-    parse_address,
-)
+from stagefleet import names
 from stagefleet.redaction import masked_url, quoted
 
 if TYPE_CHECKING:
@@ -58,7 +50,7 @@ StartEarly = Annotated[
 
 
 def _check_host(text: str) -> str:
-    if not is_host(text):
+    if not names.is_host(text):
         raise ValueError("write HOST or HOST:PORT as in repository names, without a scheme or a path")
     return text
 
@@ -66,23 +58,27 @@ def _check_host(text: str) -> str:
 RegistryHost = Annotated[str, pydantic.AfterValidator(_check_host)]
 
 
-def _parse_address(value: str | StorageAddress) -> StorageAddress:
+def _parse_address(value: str | names.StorageAddress) -> names.StorageAddress:
     """Parse an address that another process wrote, maybe in another directory."""
     if not isinstance(value, str):
         return value
-    if value.startswith(LAYOUT_PREFIX) and not value.startswith(f"{LAYOUT_PREFIX}/"):
+    if value.startswith(names.LAYOUT_PREFIX) and not value.startswith(f"{names.LAYOUT_PREFIX}/"):
         raise ValueError(f"{quoted(value)} is relative to a directory: write oci:/DIRECTORY")
-    return parse_address(value)
+    return names.parse_address(value)
 
 
 StorageAddressText = Annotated[
-    pydantic.InstanceOf[Repository] | pydantic.InstanceOf[EngineProject] | pydantic.InstanceOf[LayoutPath],
+    pydantic.InstanceOf[names.Repository]
+    | pydantic.InstanceOf[names.EngineProject]
+    | pydantic.InstanceOf[names.LayoutPath],
     pydantic.BeforeValidator(_parse_address),
     pydantic.PlainSerializer(str, return_type=str),
 ]
 RepositoryText = Annotated[
-    pydantic.InstanceOf[Repository],
-    pydantic.BeforeValidator(lambda value: Repository.parse(value) if isinstance(value, str) else value),
+    pydantic.InstanceOf[names.Repository],
+    pydantic.BeforeValidator(
+        lambda value: names.Repository.parse(value) if isinstance(value, str) else value
+    ),
     pydantic.PlainSerializer(str, return_type=str),
 ]
 

@@ -17,8 +17,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from stagefleet import setting_types as types
-from stagefleet import settings_sources as sources
+from stagefleet import setting_types as types, settings_sources as sources
 from stagefleet.engine_address import SCHEMES, EngineAddress, find_engine
 from stagefleet.errors import EngineNotFoundError, SettingsError
 from stagefleet.redaction import quoted, remember_secret

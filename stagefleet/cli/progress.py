@@ -85,8 +85,7 @@ class ProgressBar(ProgressLines):
     """A bar with stages, bytes, rate and time left."""
 
     def __init__(self, total: int, console: Console | None = None) -> None:
-        from rich import console as rich_console  # noqa: PLC0415 - a tenth of the start-up time, for a bar only
-        from rich import progress  # noqa: PLC0415 - as above
+        from rich import console as rich_console, progress  # noqa: PLC0415 - loads what only a bar needs
 
         super().__init__(total)
         self._progress = progress.Progress(

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 import stagefleet
-from stagefleet.cli import options as opt
-from stagefleet.cli import raise_interrupt
+from stagefleet.cli import options as opt, raise_interrupt
 from stagefleet.cli.output import flush_output, print_json, print_line, say
 from stagefleet.cli.progress import RunReport, check_report_files, exit_code, print_plan, writing_reports
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError

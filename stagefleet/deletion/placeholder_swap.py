@@ -19,14 +19,7 @@ from stagefleet.deletion.mode import delete_manifest
 from stagefleet.leases import Lease, UndoLease, elapsed_seconds, under_lease
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records.image import (
-    DELETION_LABEL,
-    is_placeholder,
-    make_placeholder,
-    make_rejection,
-    put_record,
-    read_labels,
-)
+from stagefleet.records import image as record_image
 from stagefleet.registry.client import RegistryClient
 
 _UNDO_SECONDS = 10.0
@@ -59,7 +52,7 @@ class PlaceholderSwap:
 
         If the registry refuses a write, the tag stays unmoved, without a rejection.
         """
-        placeholder = Manifest.of(make_placeholder())
+        placeholder = Manifest.of(record_image.make_placeholder())
         try:
             if self._rejection is not None:
                 self._reject(self._rejection)
@@ -119,8 +112,8 @@ class PlaceholderSwap:
         try:
             self._client.head_manifest(rejection)
         except errors.NotFoundError:
-            record = make_rejection(self._repository.name, while_deleting=True)
-            put_record(self._client, rejection, record, lease=self._lease)
+            record = record_image.make_rejection(self._repository.name, while_deleting=True)
+            record_image.put_record(self._client, rejection, record, lease=self._lease)
 
     def _has_moved(self, placeholder: Digest) -> bool:
         """Check where the tag is after an error; remove the rejection if the tag was not moved."""
@@ -146,8 +139,8 @@ class PlaceholderSwap:
         if self._rejection is None:
             return False
         seen_at = elapsed_seconds()
-        record = read_labels(self._client, self._rejection)
-        if record is not None and record.digest is not None and DELETION_LABEL in record.labels:
+        record = record_image.read_labels(self._client, self._rejection)
+        if record is not None and record.digest is not None and record_image.DELETION_LABEL in record.labels:
             self._delete(record.digest, self._rejection, seen_at, lease)
             return True
         return False
@@ -170,7 +163,7 @@ class PlaceholderSwap:
             return None
         except errors.ContentError:  # unreadable: not our placeholder
             return _There(self._client.head_manifest(self._tag).digest, is_placeholder=False)
-        return _There(found.digest, is_placeholder(found.annotations))
+        return _There(found.digest, record_image.is_placeholder(found.annotations))
 
     def _delete(self, digest: Digest, tag: Reference, seen_at: float, lease: Lease) -> None:
         """Delete a unique digest, and so its only tag; the tag was read a moment ago."""

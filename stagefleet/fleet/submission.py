@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import islice
@@ -102,13 +101,13 @@ def submit(
     return submission
 
 
-@contextlib.contextmanager
+@contextmanager
 def cancelled_if_interrupted(ledger: Ledger, submission: models.Submission) -> Iterator[None]:
     """Cancel a run that this call has started, if an interrupt keeps the caller from knowing of it."""
     try:
         yield
     except KeyboardInterrupt:
-        with contextlib.suppress(errors.StagefleetError):
+        with suppress(errors.StagefleetError):
             if _has_started(ledger, submission):
                 ledger.cancel(submission.run_id)
         raise
@@ -137,7 +136,7 @@ def _give_up(
     is_refusal = isinstance(error, errors.StagefleetError) and not isinstance(
         error, errors.RedisUnreachableError
     )
-    with contextlib.suppress(errors.StagefleetError):
+    with suppress(errors.StagefleetError):
         is_interrupted = isinstance(error, KeyboardInterrupt) and _has_started(ledger, submission)
         is_refused = is_refusal and not isinstance(error, errors.LeaseLostError)
         is_stopped = spec.starts_early and (is_refused or isinstance(error, KeyboardInterrupt))
@@ -239,7 +238,7 @@ def _open(open_run: Callable[[], models.Submission], ledger: Ledger) -> models.S
         submission = open_run()
         if submission.kind is not models.SubmissionKind.ATTACHED:
             return submission
-        with contextlib.suppress(errors.RunNotFoundError):  # Redis has lost it since
+        with suppress(errors.RunNotFoundError):  # Redis has lost it since
             if ledger.run(submission.run_id).state is not models.RunState.SUBMITTING:
                 return submission
         if not told:
@@ -257,7 +256,7 @@ def _write(
     """Append the items, those that a previous run left or those of the plan, and start the run."""
     plan = None
     if submission.kind is models.SubmissionKind.CONTINUED and submission.previous is not None:
-        with contextlib.suppress(errors.RunNotFoundError):  # it has expired meanwhile
+        with suppress(errors.RunNotFoundError):  # it has expired meanwhile
             plan = leftover_plan(ledger, submission.previous)
     with _renewed(ledger, submission):
         plan = make_plan() if plan is None else plan

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from stagefleet import errors
 from stagefleet.bounds import OUTCOME_BYTES, compress_json, decompress_json, fit
-from stagefleet.errors import IncompatibleVersionError
 from stagefleet.redis_client import RedisScripts
 from stagefleet.runs import models
 from stagefleet.runs.versions import WriterVersion
@@ -61,7 +60,7 @@ def run_of(run_id: str, fields: dict[bytes, bytes], now_at: float, around: RunSn
     try:
         spec = spec_of(run_id, fields.get(b"order", b""), fields.get(b"parent"), version)
         return replace(_read(run_id, spec, fields, now_at, around), version=version)
-    except IncompatibleVersionError as error:
+    except errors.IncompatibleVersionError as error:
         problem = error
     except (KeyError, ValueError):
         problem = version.refusal(f"run {run_id}", "its fields are of another form")

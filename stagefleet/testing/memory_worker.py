@@ -17,8 +17,7 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations import copy, delete, fetch, publish, verify
-from stagefleet.operations import records as operations
+from stagefleet.operations import copy, delete, fetch, publish, records as operations, verify
 from stagefleet.operations.base import ProjectOperation
 from stagefleet.operations.catalog import OPERATIONS, parse_operation
 from stagefleet.project_addresses import parse_repository

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet import submission

@@ -41,8 +41,7 @@ from flower.views import BaseHandler
 from flower.views.tasks import TaskView
 from flower.views.workers import WorkerView
 from kombu.connection import Connection
-from kombu.transport import TRANSPORT_ALIASES, virtual
-from kombu.transport import redis as kombu_redis
+from kombu.transport import TRANSPORT_ALIASES, redis as kombu_redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.retry import Retry as RedisRetry
 from requests.adapters import HTTPAdapter

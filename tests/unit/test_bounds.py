@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from stagefleet.bounds import TRUNCATED, clean, cut, fit, json_bytes
 from stagefleet.images import ImageInfo, StageDescription

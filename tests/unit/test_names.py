@@ -8,8 +8,7 @@ import string
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.errors import InvalidNameError
 from stagefleet.names import (

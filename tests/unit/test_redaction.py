@@ -7,8 +7,7 @@ import string
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.redaction import (

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import stagefleet
-from stagefleet.cli import options as opt
-from stagefleet.cli import session
+from stagefleet.cli import options as opt, session
 from stagefleet.cli.output import print_line
 from stagefleet.cli.progress import exit_code, print_plan, writing_reports
 from stagefleet.errors import PruneLimitError, UsageError

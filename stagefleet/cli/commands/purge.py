@@ -12,8 +12,7 @@ from rich.filesize import decimal
 
 import stagefleet
 from stagefleet.bounds import join_first
-from stagefleet.cli import options as opt
-from stagefleet.cli import session
+from stagefleet.cli import options as opt, session
 from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.progress import EXIT_CODES, RunReport, choose_display, describe_referrer, writing_reports
 from stagefleet.errors import UsageError

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import stagefleet
-from stagefleet.cli import options as opt
-from stagefleet.cli import session
+from stagefleet.cli import options as opt, session
 from stagefleet.cli.app import make_group
 from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.progress import describe_failure, describe_run, exit_code

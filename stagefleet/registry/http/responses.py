@@ -14,13 +14,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 import urllib3
 
-from stagefleet.errors import (
-    DigestMismatchError,
-    InvalidNameError,
-    RegistryUnavailableError,
-    RegistryUnreachableError,
-    StoredDigestError,
-)
+from stagefleet import errors
 from stagefleet.manifests import digest_of
 from stagefleet.names import Digest
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -89,7 +83,7 @@ def refuse_page(response: requests.Response, subject: str) -> None:
     if not is_page(response.headers):
         return
     response.close()
-    raise RegistryUnavailableError(
+    raise errors.RegistryUnavailableError(
         f"{subject}: {urlsplit(response.url).netloc} answered with a page of HTML: is it a registry, or does "
         "what stands before it want a login?",
         status=response.status_code,
@@ -107,7 +101,9 @@ def check_length(response: requests.Response, expected: int, digest: Digest) -> 
         return
     refuse_page(response, f"blob {digest}")
     if told not in {None, 0} and not is_encoded(response.headers):
-        raise DigestMismatchError(f"the source says that {digest} has {told} bytes, its manifest {expected}")
+        raise errors.DigestMismatchError(
+            f"the source says that {digest} has {told} bytes, its manifest {expected}"
+        )
 
 
 def _stated_size(response: requests.Response) -> int | None:
@@ -132,7 +128,7 @@ def check_stored(headers: Mapping[str, str], what: str, sent: Digest, content: b
                 continue
             expected = digest_of(content, told.algorithm)
         if told != expected:
-            raise StoredDigestError(
+            raise errors.StoredDigestError(
                 f"{what}: the registry says that it stored {told}, and was sent {expected}: it, or what "
                 "stands before it, changes what is pushed; a copy there would be another image",
                 found=str(told),
@@ -156,7 +152,7 @@ def _stored(headers: Mapping[str, str]) -> Iterator[Digest]:
 def _digest(text: str) -> Digest | None:
     try:
         return Digest.parse(text.strip())
-    except InvalidNameError:
+    except errors.InvalidNameError:
         return None
 
 
@@ -328,7 +324,7 @@ class ResponseBody:
             if piece and self._came_bytes < _LEAST_BYTES:
                 self._response.close()
                 host = urlsplit(self._response.url).netloc
-                raise RegistryUnreachableError(
+                raise errors.RegistryUnreachableError(
                     f"{host} sends {self._came_bytes} bytes "
                     f"in {self._waited_seconds:.0f} s, which is too slow to wait for",
                     host=host,

@@ -18,8 +18,7 @@ from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
     settings,
     workers,
 )
-from tests.services import RedisServer
-from tests.services import Workers as UsersWorkers
+from tests.services import RedisServer, Workers as UsersWorkers
 from tests.services.receiver import SECRET, WebhookReceiver
 
 WEBHOOKS = {"secret": SECRET, "timeout_seconds": 2, "backoff_seconds": 0.1, "give_up_seconds": 60}

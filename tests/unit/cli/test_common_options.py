@@ -9,8 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from stagefleet.cli import run_command
-from stagefleet.cli.app import COMMANDS as ENTRIES
-from stagefleet.cli.app import EPILOGS, app
+from stagefleet.cli.app import COMMANDS as ENTRIES, EPILOGS, app
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.session import read_settings
 from stagefleet.settings import Settings

@@ -8,8 +8,7 @@ import json
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.cli.output import as_line, print_json, print_line, say
 from stagefleet.errors import RegistryError

@@ -4,8 +4,7 @@ import json
 import ssl
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from config.celery import make_app
 from config.transport import Broker

@@ -8,8 +8,7 @@ import os
 import tracemalloc
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.oci_layout import index as index_module
 from stagefleet.oci_layout.files import DirectoryFiles

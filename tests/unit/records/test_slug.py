@@ -4,8 +4,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.names import is_tag
 from stagefleet.records.ids import limited_slug, murmur_hash, spelling, tag_slug

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError, TruncatedError
 from stagefleet.leases import NO_LEASE, current_lease

@@ -13,8 +13,7 @@ from itertools import islice
 import pytest
 import requests
 import urllib3
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from stagefleet.credentials import DockerConfig, Login

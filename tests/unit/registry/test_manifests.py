@@ -1,8 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.errors import UnsupportedManifestError
 from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, digest_of

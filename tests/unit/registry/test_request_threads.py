@@ -11,8 +11,7 @@ from contextvars import ContextVar
 from functools import partial
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 from stagefleet.leases import NO_LEASE, ChildLease, current_lease

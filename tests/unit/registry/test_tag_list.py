@@ -9,8 +9,7 @@ from itertools import count, islice
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from stagefleet.errors import NotFoundError, RegistryError
 from stagefleet.names import Repository

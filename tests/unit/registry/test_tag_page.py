@@ -6,8 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.names import is_tag
 from stagefleet.registry.http.responses import next_link

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.runs.messages import Subject, subject_of
 from stagefleet.runs.models import RunSpec

@@ -1,8 +1,7 @@
 """Versions of what releases write one another."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.errors import IncompatibleVersionError
 from stagefleet.runs.versions import SCHEMA_VERSION, WriterVersion, own_version

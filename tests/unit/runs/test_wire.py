@@ -1,7 +1,6 @@
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome
 from stagefleet.runs.snapshots import decode_outcome, encode_outcome

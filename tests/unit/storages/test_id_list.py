@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stagefleet.names import StageId
 from stagefleet.stage_lists import StageIdList, StageNames, pack_id

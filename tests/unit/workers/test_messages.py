@@ -5,8 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from kombu.message import Message
 
 from stagefleet.runs.messages import coordinator_template, message_template, problem_of_item, problem_of_run
