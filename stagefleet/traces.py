@@ -82,11 +82,7 @@ _CURRENT: ContextVar[Span | None] = ContextVar("span", default=None)
 
 
 def span(
-    name: str,
-    kind: str,
-    make_facts: Callable[[], Facts] = dict,
-    *,
-    parent: Mapping[str, str] | None = None,
+    name: str, kind: str, make_facts: Callable[[], Facts] = dict, *, parent: Mapping[str, str] | None = None
 ) -> AbstractContextManager[Span]:
     """Open a span for the block, in this thread and in those that copy its context.
 
@@ -146,10 +142,7 @@ def record_span(
     if tracer is None:
         return
     made = tracer.start_span(
-        name,
-        context=_context_of(parent),
-        attributes=_attributes(facts),
-        start_time=round(began_at * 1e9),
+        name, context=_context_of(parent), attributes=_attributes(facts), start_time=round(began_at * 1e9)
     )
     if error:
         Span(made).fail(error)
