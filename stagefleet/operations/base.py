@@ -209,18 +209,8 @@ def fingerprint(operation: Operation, items: Iterable[str] | None) -> str:
 # Plans from tag lists.
 
 
-def named_ids(storages: PlanStorages, address: StorageAddress) -> Iterator[StageId]:
-    """Iterate over the stages of a named storage; `RepositoryNotFoundError` if it does not exist."""
-    is_empty = True
-    for stage_id in storages.stage_ids(address):
-        is_empty = False
-        yield stage_id
-    if is_empty:
-        storages.expect(address)
-
-
 def named_list(storages: PlanStorages, address: StorageAddress) -> StageIdList:
-    """Return the stages of a named storage; errors are as of `named_ids`."""
+    """Return the stages of a named storage; `RepositoryNotFoundError` if it does not exist."""
     listed = StageIdList.of(storages.stage_ids(address))
     if not listed:
         storages.expect(address)
@@ -265,7 +255,7 @@ def select_present(
 def select_lacking(storages: PlanStorages, address: StorageAddress, items: Iterable[str]) -> Sequence[str]:
     """Return the stages that a storage's tag list lacks."""
     lacking = dict.fromkeys(items)
-    for stage_id in named_ids(storages, address):
+    for stage_id in named_list(storages, address):
         lacking.pop(str(stage_id), None)
     return list(lacking)
 

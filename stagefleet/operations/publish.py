@@ -96,7 +96,7 @@ class TakeOperation(base.ProjectOperation):
         ours = set(storages.stage_ids(self.primary))  # it may be new
         if not ours and not self.primary.is_on_host:
             storages.ping(self.primary)
-        theirs = [_oldest_first(base.named_ids(storages, address)) for address in self.secondaries]
+        theirs = [_oldest_first(base.named_list(storages, address)) for address in self.secondaries]
         if items is not None:
             return self._plan_named(items, [_oldest_first(ours), *theirs], ours)
         known = {stage_id.digest for stage_id in ours}
