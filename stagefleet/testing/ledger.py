@@ -24,7 +24,7 @@ from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
 
 
-class MemoryLedger:
+class MemoryLedger(memory_runs.MemorySweeper):
     """A thread-safe ledger for one process, with all data in memory.
 
     Args:
@@ -42,13 +42,8 @@ class MemoryLedger:
         broker: deque[memory_runs.Message] | None = None,
         queue_of: Callable[[str], str] = messages.queue_of,
     ) -> None:
-        self._runs = memory_runs.MemoryRuns(
-            RunSettings() if settings is None else settings,
-            clock,
-            deque() if broker is None else broker,
-            queue_of,
-        )
-        self._sweeper = memory_runs.MemorySweeper(self._runs)
+        settings, broker = settings or RunSettings(), deque() if broker is None else broker
+        super().__init__(memory_runs.MemoryRuns(settings, clock, broker, queue_of))
         self.broker = self._runs.broker
         self.callbacks = memory_runs.MemoryCallbackLedger(self._runs)
         self.heartbeats = memory_runs.MemoryHeartbeatLedger(self._runs)
@@ -200,12 +195,10 @@ class MemoryLedger:
             record = self._run_of(claim)
             if record is None:
                 return FinishResult.STALE
-            retry_at = None
-            if retry_after_seconds is not None:
-                retry_at = now + self._runs.settings.bounded_pause(retry_after_seconds)
+            pause = retry_after_seconds
+            retry_at = None if pause is None else now + self._runs.settings.bounded_pause(pause)
             named = bounded(outcome.model_copy(update={"host": claim.host}))
-            why = models.WaitReason() if reason is None else reason.bounded()
-            return record.finish(claim.index, named, retry_at, why)
+            return record.finish(claim.index, named, retry_at, reason and reason.bounded())
 
     def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         with self._runs.step() as now:
@@ -217,9 +210,6 @@ class MemoryLedger:
             if record := self._run_of(claim):
                 record.hand_back(claim.index, now, behind)
             return record is not None
-
-    def sweep(self) -> int:
-        return self._sweeper.sweep()
 
     def leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
         with self._runs.step():
