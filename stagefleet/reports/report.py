@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeGuard
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from stagefleet.reports.advice import advice_for
@@ -318,17 +318,16 @@ def _slowest(rows: Sequence[dict[str, Any]]) -> Iterable[ET.Element]:
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Child]]) -> ET.Element:
     """Build a table; cells are texts, or elements of their own. Columns without any text are left out."""
-    cells = [[cell if _is_cell(cell) else _tag("td", cell) for cell in row] for row in rows]
+    cells = [
+        [_tag("td", cell) if isinstance(cell, str) or cell.tag != "td" else cell for cell in row]
+        for row in rows
+    ]
     kept = [number for number in range(len(names)) if any("".join(row[number].itertext()) for row in cells)]
     classes = [cells[0][number].attrib for number in kept] if cells else []
     head = [_tag("th", names[number], attributes) for number, attributes in zip(kept, classes, strict=True)]
     body = [_tag("tr", *(row[number] for number in kept)) for row in cells]
     table = _tag("table", _tag("thead", _tag("tr", *head)), _tag("tbody", *body))
     return _tag("div", table, {"class": "scroll"})
-
-
-def _is_cell(cell: Child) -> TypeGuard[ET.Element]:
-    return not isinstance(cell, str) and cell.tag == "td"
 
 
 def _number(value: object) -> ET.Element:

@@ -106,18 +106,14 @@ class WebhookCaller:
             raise CallbackError(
                 f"the webhook at {host} has a URL that cannot be called ({type(error).__name__})", host=host
             ) from None
-        _check_answer(host, status, wait_seconds)
-
-
-def _check_answer(host: str, status: int, wait_seconds: float | None) -> None:
-    if status == _GONE:
-        raise CallbackDeclinedError(
-            f"the webhook at {host} answered 410: it wants no more calls, so the run is cancelled"
-        )
-    if not 200 <= status < 300:  # noqa: PLR2004 - 2xx
-        raise CallbackError(
-            f"the webhook at {host} answered {status}", host=host, retry_after_seconds=wait_seconds
-        )
+        if status == _GONE:
+            raise CallbackDeclinedError(
+                f"the webhook at {host} answered 410: it wants no more calls, so the run is cancelled"
+            )
+        if not 200 <= status < 300:  # noqa: PLR2004 - 2xx
+            raise CallbackError(
+                f"the webhook at {host} answered {status}", host=host, retry_after_seconds=wait_seconds
+            )
 
 
 def prepare_url(url: str) -> str:
