@@ -24,7 +24,8 @@ class RecordOperation(StorageOperation):
     record_kind: ClassVar[RecordKind]
 
     @property
-    def _kind(self) -> RecordKind:
+    def kind_of_items(self) -> RecordKind:
+        """The kind of its records."""
         return self.record_kind
 
     @property
@@ -36,17 +37,16 @@ class RecordOperation(StorageOperation):
         if items is None:
             return None
         _refuse_string(items, "the records are")
-        is_kept = self._kind is RecordKind.CUSTOM_TAG
-        parsed = {str(item): RecordId.of(self._kind, str(item)).item for item in items}
+        is_kept = self.kind_of_items is RecordKind.CUSTOM_TAG
+        parsed = {str(item): RecordId.of(self.kind_of_items, str(item)).item for item in items}
         return tuple(parsed if is_kept else dict.fromkeys(parsed.values()))
 
     def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
         if items is not None:
             storages.expect(self.repository)
             return Plan(bounded(items, "records"))
-        found = bounded(
-            (record_id.item for record_id in storages.record_ids(self.repository, self._kind)), "records"
-        )
+        listed = storages.record_ids(self.repository, self.kind_of_items)
+        found = bounded((record_id.item for record_id in listed), "records")
         if not found:
             storages.expect(self.repository)
         return Plan(found)
@@ -141,7 +141,7 @@ class DeleteRecordOperation(RecordOperation):
     kind: RecordKind
 
     @property
-    def _kind(self) -> RecordKind:
+    def kind_of_items(self) -> RecordKind:
         return self.kind
 
 

@@ -7,9 +7,10 @@ broken content, registries that cannot delete tags, caches out of reach.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from stagefleet import errors
@@ -54,12 +55,6 @@ class RemoteCall:
     data: Mapping[str, Any] = field(hash=False)
 
 
-@dataclass(slots=True)
-class _ScriptedError:
-    error: Exception
-    attempts_left: float
-
-
 class MemoryWorker:
     """Execute items, and record the callbacks of detached runs.
 
@@ -78,7 +73,7 @@ class MemoryWorker:
         self._ledger = ledger
         self._storages = storages
         self._last_used = last_used
-        self._scripted: dict[str, _ScriptedError] = {}
+        self._scripted: dict[str, Iterator[Exception]] = {}
         self._coordinator = DetachedCoordinator(
             ledger, self._note_webhook, self._note_task, WebhookSettings()
         )
@@ -87,7 +82,7 @@ class MemoryWorker:
 
     def fail(self, item: str | StageId, error: Exception, *, attempts: int | None = None) -> None:
         """Let the next attempts at an item end with an error, in all runs and on all hosts; all if None."""
-        self._scripted[str(item)] = _ScriptedError(error, math.inf if attempts is None else attempts)
+        self._scripted[str(item)] = repeat(error) if attempts is None else repeat(error, attempts)
 
     def execute(self, most_items: int) -> None:
         """Execute published items, the oldest first, and make the callbacks that are due."""
@@ -132,10 +127,9 @@ class MemoryWorker:
             self._ledger.finish(claim, _success(claim, item_result))
 
     def _raise_scripted(self, item: str) -> None:
-        scripted = self._scripted.get(item)
-        if scripted is not None and scripted.attempts_left > 0:
-            scripted.attempts_left -= 1
-            raise scripted.error
+        error = next(self._scripted.get(item, iter(())), None)
+        if error is not None:
+            raise error
 
     def _do(self, spec: RunSpec, claim: Claim) -> ItemResult:
         """Do what the operation's task does; one outside of the catalog, a program's own, succeeds.
@@ -308,17 +302,14 @@ def _take_stage(task: _ItemTask) -> ItemResult:
 def _read_record(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(operations.RecordOperation)
     records = task.storages.open(operation.repository).records
-    found = records.read(RecordId.of(operation.record_kind, task.attempt.item))
+    found = records.read(RecordId.of(operation.kind_of_items, task.attempt.item))
     return ItemResult(skipped=True) if found is None else ItemResult(found.as_json())
 
 
 def _delete_record(task: _ItemTask) -> ItemResult:
     operation = task.attempt.parsed(operations.RecordOperation)
-    kind = (
-        operation.kind if isinstance(operation, operations.DeleteRecordOperation) else operation.record_kind
-    )
     records = task.storages.open(operation.repository).records
-    return records.delete(RecordId.of(kind, task.attempt.item), task.attempt)
+    return records.delete(RecordId.of(operation.kind_of_items, task.attempt.item), task.attempt)
 
 
 def _delete_image_metadata(task: _ItemTask) -> ItemResult:
