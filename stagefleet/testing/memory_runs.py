@@ -57,7 +57,7 @@ class MemoryRuns:
         """Run one atomic step, and publish the items that it released at the end. Yields the time."""
         with self.changed:
             now = self.clock()
-            self._forget_workers(now)
+            self.workers = {name: entry for name, entry in self.workers.items() if entry[1] > now}
             self._expire(now)
             yield now
             self._finish_ended_runs(now)
@@ -124,17 +124,12 @@ class MemoryRuns:
         record.call_at = now + self.settings.lease_seconds
         self.broker.append(Message(record.id, -1))
 
-    def _forget_workers(self, now: float) -> None:
-        """Remove workers whose last heartbeat has expired."""
-        self.workers = {name: entry for name, entry in self.workers.items() if entry[1] > now}
-
     def _request_coordinators(self, now: float) -> None:
         """Publish a coordination message for each run with something to deliver and no coordinator."""
         for record in self.records.values():
-            is_closed = record.state is RunState.SUBMITTING and not record.takes_claims
-            if record.coordinator is not Coordinator.ABSENT or is_closed:
-                continue
-            if record.unacknowledged or record.state.is_final:
+            is_open = record.state is not RunState.SUBMITTING or record.takes_claims
+            is_due = record.unacknowledged or record.state.is_final
+            if record.coordinator is Coordinator.ABSENT and is_open and is_due:
                 self.enqueue_coordinator(record, now)
 
 
@@ -311,17 +306,14 @@ class MemorySweeper:
             self._runs.broker.append(Message(record.id, -2))
         return 1
 
-    @staticmethod
-    def _is_going_on(record: RunRecord | None) -> bool:
-        """Return True if a run has not ended, or its coordinator has yet to start the next one."""
-        return record is not None and (not record.state.is_final or record.coordinator is not None)
-
     def _cancel_abandoned(self, record: RunRecord, now: float) -> int:
         """Cancel a run whose client died, unless another client or a coordinator will continue it."""
         if record.state is RunState.SUBMITTING and record.request:
             return self._request_again(record, now)
         if record.state is RunState.SUBMITTING:
-            if record.follows and self._is_going_on(self._runs.records.get(record.follows)):
+            leading = self._runs.records.get(record.follows)
+            # It has not ended, or its coordinator has yet to start this one.
+            if leading and (not leading.state.is_final or leading.coordinator is not None):
                 record.submitter_until = now + self._runs.settings.lease_seconds
                 return 0
             # The same call with the same key completes it; after a time, none will come.

@@ -10,22 +10,15 @@ from enum import Enum
 
 from stagefleet.runs.models import Outcome
 
-# The outcomes of a run in memory, in the order of completion.
-
-_NUMBERS = itertools.count(1)
-
-
-def next_number() -> int:
-    """Return a number that no call returned before, even if a ledger has forgotten it."""
-    return next(_NUMBERS)
+next_number = itertools.count(1).__next__
+"""Returns a number that no call returned before, even if a ledger has forgotten it."""
 
 
 class OutcomeStream:
-    """Outcomes at unique positions, of which the first `acknowledged` are acknowledged."""
+    """Outcomes by completion, at unique positions, of which the first `acknowledged` are acknowledged."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
-        self._numbers: list[int] = []
         self._outcomes: list[Outcome] = []
 
     def __len__(self) -> int:
@@ -33,9 +26,7 @@ class OutcomeStream:
 
     def add(self, outcome: Outcome) -> Outcome:
         """Append an outcome, and return it with its position."""
-        number = next_number()
-        placed = outcome.model_copy(update={"position": str(number)})
-        self._numbers.append(number)
+        placed = outcome.model_copy(update={"position": str(next_number())})
         self._outcomes.append(placed)
         return placed
 
@@ -43,8 +34,8 @@ class OutcomeStream:
         """Count the outcomes up to a position; None if no outcome has it."""
         if not position:
             return 0
-        before = bisect_left(self._numbers, int(position))
-        stands = before < len(self._numbers) and self._numbers[before] == int(position)
+        before = bisect_left(self._outcomes, int(position), key=lambda outcome: int(outcome.position))
+        stands = before < len(self) and self._outcomes[before].position == position
         return before + 1 if stands else None
 
     def between(self, first: int, last: int) -> Sequence[Outcome]:
@@ -57,53 +48,34 @@ class OutcomeStream:
         return self._outcomes[self.acknowledged - 1].position if self.acknowledged else ""
 
 
-# Items of a run that wait for others, in memory.
-
-
-class PostponedItems:
-    """Indexes of items that wait until another item of their run has ended."""
-
-    def __init__(self) -> None:
-        self._others: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._others)
+class PostponedItems(dict[int, int]):
+    """Indexes of items, each with that of another item of their run that has to end before."""
 
     def put(self, index: int, other: int, ended: Container[int]) -> bool:
         """Make an item wait for another; False if that has ended or the two would deadlock."""
         at: int | None = other
         while at is not None and at != index:
-            at = self._others.get(at)
+            at = self.get(at)
         if at is not None or other in ended:
             return False
-        self._others[index] = other
+        self[index] = other
         return True
 
     def release(self, ended: Container[int]) -> list[int]:
         """Remove and return the items whose other item has ended."""
-        freed = [index for index, other in self._others.items() if other in ended]
+        freed = [index for index, other in self.items() if other in ended]
         for index in freed:
-            del self._others[index]
+            del self[index]
         return freed
-
-    def clear(self) -> None:
-        """Remove all."""
-        self._others.clear()
-
-
-# States of the coordinators of detached runs, in memory.
 
 
 class Coordinator(Enum):
-    """The state of a run's coordinator."""
+    """The state of a detached run's coordinator."""
 
     ABSENT = 1
     CALLED = 2
     PRESENT = 3
     PAUSED = 4
-
-
-# Claims of items, in memory.
 
 
 @dataclass(slots=True)

@@ -263,9 +263,8 @@ class RunRecord:
         for index, host in gone:
             del self.published[index]
             error = HostLostError(f"no worker of host {host} is there any more")
-            failure = self._failure(index, error).model_copy(
-                update={"attempts": max(1, self.attempts_ended[index])}
-            )
+            attempts = max(1, self.attempts_ended[index])
+            failure = self._failure(index, error).model_copy(update={"attempts": attempts})
             self._end(index, models.ItemState.FAILED)
             self._record(failure)
         return len(gone)
