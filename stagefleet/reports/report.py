@@ -35,7 +35,11 @@ class Report:
 
     @cached_property
     def _figures(self) -> list[tuple[Run, RunFigures]]:
-        return [(run, _figures_of(run, self._read_outcomes(run.id))) for run in self.runs]
+        found = [(run, RunFigures(run)) for run in self.runs]
+        for run, figures in found:
+            for outcome in self._read_outcomes(run.id):
+                figures.add(outcome)
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as one JSON document."""
@@ -53,13 +57,6 @@ class Report:
         properties of the suites tell how many. All outcomes are read before the first part.
         """
         return junit_of((run, self._read_outcomes(run.id)) for run in self.runs)
-
-
-def _figures_of(run: Run, outcomes: Iterable[Outcome]) -> RunFigures:
-    figures = RunFigures(run)
-    for outcome in outcomes:
-        figures.add(outcome)
-    return figures
 
 
 def _document(run: Run, figures: RunFigures) -> dict[str, Any]:

@@ -251,13 +251,9 @@ class RedisLedger(RedisRuns):
         return ledger.FinishResult(self._note_end("finish", claim.run_id, answer))
 
     def note_pause(self, claim: ledger.Claim, seconds: float, reason: models.WaitReason) -> None:
+        pause_ms = redis_client.milliseconds(seconds)
         self.scripts.call(
-            "note_pause",
-            claim.run_id,
-            claim.index,
-            claim.token,
-            redis_client.milliseconds(seconds),
-            encode_reason(reason),
+            "note_pause", claim.run_id, claim.index, claim.token, pause_ms, encode_reason(reason)
         )
 
     def hand_back(self, claim: ledger.Claim, *, behind: int | None = None) -> bool:
