@@ -114,16 +114,30 @@ class Engine:
         pair = (certificate, key) if certificate and key else None
         return docker.TLSConfig(client_cert=pair, ca_cert=ca, verify=address.verifies)
 
+    @contextmanager
+    def _asking(self, subject: str) -> Iterator[Any]:
+        """Connect, and convert the errors of calls about a subject; the stubs leave some calls untyped."""
+        api = self._api
+        with map_engine_errors(self.address, subject):
+            yield api
+
+    @contextmanager
+    def _open(self, name: str, path: str, **options: Any) -> Iterator[requests.Response]:
+        """Open what the engine answers about an image."""
+        with self._asking(name) as api:
+            url = f"{api.base_url}/v{api.api_version}/images/{name}/{path}"
+            with api.get(url, **options) as response:
+                self._check(response, name)
+                yield response
+
     def ping(self) -> str:
         """Return the engine's version."""
-        api = self._api
-        with map_engine_errors(self.address, "its version"):
+        with self._asking("its version") as api:
             return str(api.version()["Version"])
 
     def describe(self) -> str:
         """Return the engine's version, API versions and image store, for people."""
-        api = self._api
-        with map_engine_errors(self.address, "its version"):
+        with self._asking("its version") as api:
             version, info = api.version(), api.info()
             engine = f"Docker Engine {version['Version']}"
         oldest = f" (the oldest is {version['MinAPIVersion']})" if version.get("MinAPIVersion") else ""
@@ -140,8 +154,7 @@ class Engine:
             if self._settings.platform:
                 self._platform = Platform.parse(self._settings.platform).normal
             else:
-                api = self._api
-                with map_engine_errors(self.address, "its version"):
+                with self._asking("its version") as api:
                     found = api.version()
                 own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
                 if own is None:
@@ -167,10 +180,7 @@ class Engine:
         With containerd's image store a name leads to an index, and a push sends what is there of it (Docker
         Engine API 1.48, "Inspect an image"; older ones have the one id).
         """
-        api = self._api
-        url = f"{api.base_url}/v{api.api_version}/images/{name}/json"
-        with map_engine_errors(self.address, name), api.get(url, params={"manifests": "1"}) as response:
-            self._check(response, name)
+        with self._open(name, "json", params={"manifests": "1"}) as response:
             found = response.json()
         members = [each for each in found.get("Manifests") or () if each["Kind"] == "image"]
         return {found["Id"], *(each["ID"] for each in members if each["Available"])}
@@ -180,16 +190,14 @@ class Engine:
 
         The pattern is a repository, for all its names; or a name in which `*` stands for anything but `/`.
         """
-        api = self._api
-        with map_engine_errors(self.address, pattern):
+        with self._asking(pattern) as api:
             images = api.images(name=pattern, filters={} if label is None else {"label": label})
         for image in images:
             yield from (name for name in image["RepoTags"] or () if name != _NO_IMAGE)
 
     def tag(self, name: str, repository: str, tag: str) -> None:
         """Add a name to an image; `NotFoundError` if there is none."""
-        api = self._api
-        with map_engine_errors(self.address, name):
+        with self._asking(name) as api:
             api.tag(name, repository, tag, force=True)
 
     def remove(self, name: str) -> bool:
@@ -204,8 +212,7 @@ class Engine:
 
     def load(self, archive: bytes) -> None:
         """Load an image from an archive in the format of `docker save`."""
-        api: Any = self._api  # the stubs leave this method untyped, too
-        with map_engine_errors(self.address, "an image to load"):
+        with self._asking("an image to load") as api:
             for event in api.load_image(archive, quiet=True):
                 if "error" in event:
                     words = words_of(event["error"], limit=SHOWN_CHARACTERS)
@@ -214,10 +221,8 @@ class Engine:
     @contextmanager
     def export(self, name: str) -> Iterator[Any]:
         """Open the archive of an image for reading, in the format of `docker save`."""
-        api, seconds = self._api, _EXPORT_TIMEOUTS * self._settings.timeout_seconds
-        url = f"{api.base_url}/v{api.api_version}/images/{name}/get"
-        with map_engine_errors(self.address, name), api.get(url, stream=True, timeout=seconds) as response:
-            self._check(response, name)
+        seconds = _EXPORT_TIMEOUTS * self._settings.timeout_seconds
+        with self._open(name, "get", stream=True, timeout=seconds) as response:
             yield response.raw
 
     def pull(self, reference: Reference, *, platform: Platform | None = None, lease: Lease = NO_LEASE) -> int:
@@ -324,8 +329,7 @@ class Engine:
 
     def users(self, image_id: str) -> list[dict[str, Any]]:
         """List the containers, running or not, of an image or of images built on it."""
-        api = self._api
-        with map_engine_errors(self.address, image_id):
+        with self._asking(image_id) as api:
             found: list[dict[str, Any]] = api.containers(all=True, filters={"ancestor": image_id})
         return found
 
