@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -129,17 +129,13 @@ class UndoLease:
     def check(self) -> None:
         if time.monotonic() > self._until:
             raise LeaseLostError("there is no more time to take back what was begun")
-        try:
+        with suppress(ItemCancelledError):
             self._lease.check()
-        except ItemCancelledError:
-            return
 
     def require(self, seconds: float) -> None:
         self.check()
-        try:
+        with suppress(ItemCancelledError):
             self._lease.require(seconds)
-        except ItemCancelledError:
-            return
 
 
 class ChildLease:
@@ -180,7 +176,7 @@ class ChildLease:
 _CURRENT: ContextVar[Lease] = ContextVar("lease", default=NO_LEASE)
 
 
-class _UnderLease:
+class under_lease:  # noqa: N801 - called as a function; as a generator it costs three times the calls
     """Check a lease in all registry calls of this thread in the block, unless they name another.
 
     Work on an item calls registries in a hundred places; ending each of their waits with the item must not
@@ -197,9 +193,6 @@ class _UnderLease:
 
     def __exit__(self, *_error: object) -> None:
         _CURRENT.reset(self._token)
-
-
-under_lease = _UnderLease  # no generator: it costs three times the calls
 
 
 def current_lease(named: Lease = NO_LEASE) -> Lease:

@@ -31,7 +31,7 @@ def connect_redis(url: str) -> redis.Redis:
     return make_client(url)
 
 
-class _MapRedisErrors:
+class map_redis_errors:  # noqa: N801 - called as a function; as a generator it costs three times the calls
     """Convert redis-py errors in a block to Stagefleet errors; let bugs pass.
 
     Raises:
@@ -55,9 +55,6 @@ class _MapRedisErrors:
         explained = explain(error, address_of(self._client))
         if explained is not None:
             raise explained from error
-
-
-map_redis_errors = _MapRedisErrors  # no generator: it costs three times the calls
 
 
 def is_redis_error(error: BaseException) -> bool:
@@ -91,7 +88,7 @@ class RedisScripts:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a script; raises as `map_redis_errors`."""
-        script = self._scripts.get(name) or self._load(name)
+        script = self._scripts.get(name) or self._register(name, self._text(name))
         with self._mapping:
             return script(self._prefix, self.clock_offset_ms, *arguments)
 
@@ -122,9 +119,6 @@ class RedisScripts:
             if isinstance(answer, Exception):
                 raise answer
         return answer
-
-    def _load(self, name: str) -> Any:
-        return self._register(name, self._text(name))
 
     def _load_together(self, name: str, calls: Sequence[ScriptCall]) -> Any:
         texts = {call.full_name: call.scripts._text(call.name) for call in calls}  # noqa: SLF001 - its own class
