@@ -49,9 +49,12 @@ _SPELLING = (
     "%23 %40 %3A %25"
 )
 _DATABASE = re.compile(r"/?[0-9]{0,9}/?")
-_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument ('\w+')")
-_WRONG_OPTION = re.compile(r"Invalid value for ('\w+')")
-_WRONG_FLAG = re.compile(r"Requirements Flag: (\w{1,20})$")
+_REFUSALS = {
+    r"unexpected keyword argument ('\w+')": "there is no option {} for this scheme",
+    r"Invalid value for ('\w+')": "the option {} has no such value",
+    r"Requirements Flag: (\w{1,20})$": "the option 'ssl_cert_reqs' has no value {}",
+}
+"""Our words for what redis-py says of an option."""
 
 
 class _Pool(redis.ConnectionPool):
@@ -150,15 +153,9 @@ def _check_database(url: str, shown: str) -> None:
 
 def _reason_of_refusal(error: Exception) -> str:
     """Explain why redis-py rejected a URL, without its own message: that may quote a part of the password."""
-    option = _UNKNOWN_OPTION.search(str(error))
-    if option:
-        return f"there is no option {option[1]} for this scheme"
-    option = _WRONG_OPTION.search(str(error))
-    if option:
-        return f"the option {option[1]} has no such value"
-    flag = _WRONG_FLAG.search(str(error))
-    if flag:
-        return f"the option 'ssl_cert_reqs' has no value {flag[1]}"
+    for pattern, reason in _REFUSALS.items():
+        if found := re.search(pattern, str(error)):
+            return reason.format(found[1])
     return "there are the schemes redis, rediss and unix, and a port is a number"
 
 
