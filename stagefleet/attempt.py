@@ -294,10 +294,8 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
 
     def transfers(self) -> tuple[ItemTransfer, ...]:
         """Return what the attempts here move now, of those with large content; the largest first."""
-        found = [lease.transfer for lease in self.held]
-        return tuple(
-            sorted((transfer for transfer in found if transfer.expected), key=lambda of: -of.expected)
-        )[:_MOST_TRANSFERS]
+        found = [transfer for lease in self.held if (transfer := lease.transfer).expected]
+        return tuple(sorted(found, key=lambda transfer: -transfer.expected)[:_MOST_TRANSFERS])
 
     def stop_all(self) -> None:
         """Make every lease report that the worker has to stop."""

@@ -278,7 +278,15 @@ class MemberReader:
                 if descriptor.digest in self._seen:
                     continue
                 self._seen.add(descriptor.digest)
-                self._count(index, descriptor)
+                if descriptor.is_manifest:
+                    self._manifests_left -= 1
+                else:
+                    self._blobs_left -= 1
+                if self._manifests_left < 0 or self._blobs_left < 0:
+                    raise UnsupportedManifestError(
+                        f"{self._address}@{index.digest} leads to more than {MAX_MANIFESTS} manifests or "
+                        f"{MAX_BLOBS} blobs"
+                    )
             yield descriptor
 
     def walk(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
@@ -287,14 +295,3 @@ class MemberReader:
             yield member
             if member.manifest is not None:
                 yield from self.walk(member.manifest, depth + 1)
-
-    def _count(self, index: Manifest, descriptor: Descriptor) -> None:
-        if descriptor.is_manifest:
-            self._manifests_left -= 1
-        else:
-            self._blobs_left -= 1
-        if self._manifests_left < 0 or self._blobs_left < 0:
-            raise UnsupportedManifestError(
-                f"{self._address}@{index.digest} leads to more than {MAX_MANIFESTS} manifests or "
-                f"{MAX_BLOBS} blobs"
-            )

@@ -107,8 +107,7 @@ def deployed_image(
     project: Project, image: str, stage_id: StageId, tag_rule: TagRule | None = None
 ) -> DeployedImage:
     """Return the deployment's name of the image whose last stage is `stage_id`."""
-    tag = str(stage_id)
-    tag = tag if tag_rule is None else tag_rule(image, tag)
+    tag = str(stage_id) if tag_rule is None else tag_rule(image, str(stage_id))
     return DeployedImage(image, project.deployed.image_name, tag)
 
 

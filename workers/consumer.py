@@ -331,15 +331,13 @@ class Mailbox(Pidbox):  # type: ignore[misc]  # Celery ships no types
 
     def on_message(self, body: Any, message: Any) -> None:
         """Execute a command, if it is well-formed."""
-        problem: str | None = None
         try:
             _CommandHeaders.model_validate(message.headers)
-            command = _Command.model_validate(body)
+            is_known = _Command.model_validate(body).method in self.node.handlers
+            problem = "" if is_known else "there is no such command"
         except ValidationError as error:
             problem = envelope.first_problem(error)
-        else:
-            problem = None if command.method in self.node.handlers else "there is no such command"
-        if problem is None:
+        if not problem:
             super().on_message(body, message)
         else:
             envelope.note_dropped(message.delivery_info.get("routing_key", ""), problem, bytes(message.body))
