@@ -324,12 +324,7 @@ def _choose(host: str, offered: list[tokens.Challenge]) -> _Kind:
 
 def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
     """Sort scopes into the order used as cache key."""
-    return tuple(sorted({_sorted_actions(scope) for scope in scopes}))
-
-
-def _sorted_actions(scope: str) -> str:
-    resource, _, actions = scope.rpartition(":")
-    return f"{resource}:{','.join(sorted(set(actions.split(','))))}"
+    return tuple(sorted({f"{_resource(scope)}:{','.join(sorted(_actions(scope)))}" for scope in scopes}))
 
 
 def _named(offered: list[tokens.Challenge], scopes: tuple[str, ...]) -> tuple[str, ...]:
@@ -342,14 +337,10 @@ def _named(offered: list[tokens.Challenge], scopes: tuple[str, ...]) -> tuple[st
     found = text.split() if scopes and len(text) <= _MOST_NAMED_CHARACTERS else []
     if not all(map(_SCOPE.fullmatch, found)):
         return ()
-    ours = [scope.rpartition(":") for scope in _sorted(scopes)]
     return tuple(
         scope
         for scope in _sorted(tuple(found))
-        if not any(
-            scope.rpartition(":")[0] == resource and _actions(scope) <= set(actions.split(","))
-            for resource, _, actions in ours
-        )
+        if not any(_resource(scope) == _resource(own) and _actions(scope) <= _actions(own) for own in scopes)
     )
 
 
@@ -360,7 +351,7 @@ def _spellings(scopes: tuple[str, ...], named: tuple[str, ...]) -> list[tuple[st
     """
     found = [_merged((*scopes, *named)), *([named, scopes] if named else [])]
     if any("delete" in _actions(scope) for scope in scopes):
-        resources = [scope.rpartition(":")[0] for scope in scopes]
+        resources = [_resource(scope) for scope in scopes]
         found += [tuple(f"{name}:{actions}" for name in resources) for actions in ("*", "pull,push")]
     return found
 
@@ -369,7 +360,7 @@ def _merged(scopes: tuple[str, ...]) -> tuple[str, ...]:
     """Join the actions of each resource."""
     actions: dict[str, set[str]] = {}
     for scope in scopes:
-        actions.setdefault(scope.rpartition(":")[0], set()).update(_actions(scope))
+        actions.setdefault(_resource(scope), set()).update(_actions(scope))
     return _sorted(tuple(f"{resource}:{','.join(named)}" for resource, named in actions.items()))
 
 
@@ -377,6 +368,10 @@ def _path(scopes: tuple[str, ...]) -> str:
     """Return the path of the repository whose login counts: the one that is written to, if any."""
     written = (scope for scope in scopes if "push" in _actions(scope))
     return next(chain(written, scopes), "").partition(":")[2].rpartition(":")[0]
+
+
+def _resource(scope: str) -> str:
+    return scope.rpartition(":")[0]
 
 
 def _actions(scope: str) -> set[str]:

@@ -67,12 +67,8 @@ class UploadFacts:
 
     def mount_source(self, wanted: Repository, destination: Repository) -> Repository | None:
         """Return where to mount from: as wanted, else the destination itself, None if both were refused."""
-        sources = (source for source in (wanted, destination) if self.may_mount(source, destination))
-        return next(sources, None)
-
-    def may_mount(self, source: Repository, destination: Repository) -> bool:
-        """Return False if a mount between these repositories was refused."""
-        return (source, destination) not in self._refused_mounts
+        refused = self._refused_mounts
+        return next((each for each in (wanted, destination) if (each, destination) not in refused), None)
 
     def note_refused_mount(self, source: Repository, destination: Repository) -> None:
         """Learn that a registry refuses to mount from one repository into the other."""
