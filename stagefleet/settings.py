@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -26,9 +26,13 @@ from stagefleet.setting_types import Seconds, Section, StartEarly
 _SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # names of Flower's own options
 
 
-def _check_renewal(lease_seconds: float, renewal_seconds: float) -> None:
-    if renewal_seconds * 2 > lease_seconds:
+_Leased = TypeVar("_Leased", "RunSettings", "LockSettings")
+
+
+def _check_renewal(section: _Leased) -> _Leased:
+    if section.renewal_seconds * 2 > section.lease_seconds:
         raise ValueError("lease_seconds has to be twice renewal_seconds or more: a renewal may be lost")
+    return section
 
 
 class RegistrySettings(Section):
@@ -113,10 +117,7 @@ class RunSettings(Section):
         """
         return max(0, min(self.longest_pause_seconds, seconds))
 
-    @model_validator(mode="after")
-    def _check_lease(self) -> Self:
-        _check_renewal(self.lease_seconds, self.renewal_seconds)
-        return self
+    _check_lease = model_validator(mode="after")(_check_renewal)
 
 
 class LockSettings(Section):
@@ -128,10 +129,7 @@ class LockSettings(Section):
     wait_seconds: Seconds = 600
     """The default limit for waiting for a lock."""
 
-    @model_validator(mode="after")
-    def _check_lease(self) -> Self:
-        _check_renewal(self.lease_seconds, self.renewal_seconds)
-        return self
+    _check_lease = model_validator(mode="after")(_check_renewal)
 
 
 class SharedStateSettings(Section):
