@@ -283,21 +283,15 @@ def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
             _log.warning("unknown_task_not_failed", action="refuse", run=run_id, task=name, error=str(error))
 
     def on_unknown(*, message: Any, name: str, **_more: Any) -> None:
-        found = _item_of(message)
-        if found is None or not name.startswith(task_name("")):
+        positional, named, _ = message.payload  # the consumer has checked it
+        if problem_of_item(positional, named) or not name.startswith(task_name("")):
             return
-        run_id, index = found
+        run_id, index = named["run"], named["index"]
         _log.warning("unknown_task", action="refuse", run=run_id, index=index, task=name)
         pool.submit(refuse_item, run_id, index, name)
 
     task_unknown.connect(on_unknown, weak=False)
     closing.callback(task_unknown.disconnect, on_unknown)
-
-
-def _item_of(message: Any) -> tuple[str, int] | None:
-    """Return the item that a message names; None if it names none."""
-    positional, named, _ = message.payload  # the consumer has checked it
-    return None if problem_of_item(positional, named) else (named["run"], named["index"])
 
 
 # Mailbox of a worker for remote commands, as Flower sends them; it survives every message.
