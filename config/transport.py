@@ -217,14 +217,10 @@ class ResilientTransport(kombu_redis.Transport):
         A server that is unsuitable for now is a connection error: kombu tries again.
         """
         try:
-            getattr(self.client, "check", _check_nothing)()
+            getattr(self.client, "check", FastReconnectConnection.check)()
         except RedisUnreachableError as error:
             raise redis.ConnectionError(str(error)) from error
         return super().establish_connection()
-
-
-def _check_nothing() -> None:
-    """Do nothing: the default check of a connection."""
 
 
 class FastReconnectConnection(Connection):
@@ -233,7 +229,7 @@ class FastReconnectConnection(Connection):
     `check` is called before each connection, and raises if the server is unsuitable; see `check_redis`.
     """
 
-    check: Callable[[], None] = staticmethod(_check_nothing)
+    check: Callable[[], None] = staticmethod(lambda: None)
 
     @classmethod
     def checking(cls, check: Callable[[], None]) -> type[FastReconnectConnection]:

@@ -313,11 +313,8 @@ def _find_key(section: Mapping[str, Any], host: str) -> str | None:
     if host in section:
         return host
     wanted = _canonical(host)
-    for key in section:
-        match = _KEY.fullmatch(key)
-        if match is not None and _canonical(match[1]) == wanted:
-            return key
-    return None
+    hosts = ((key, match[1]) for key in section if (match := _KEY.fullmatch(key)))
+    return next((key for key, named in hosts if _canonical(named) == wanted), None)
 
 
 def _namespaces(section: Mapping[str, Any], host: str) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,6 @@ LIBRARIES = (
 """Libraries whose `info` covers each task or request: Stagefleet logs those itself, with run and item."""
 
 _OURS = ("stagefleet", "config", "tasks", "workers")
-_ADDRESSES_AT_WARNING = ("urllib3",)  # "Failed to parse headers (url=...)" shows a signed address in full
 
 
 class EventLogger:
@@ -80,8 +79,8 @@ def limit_libraries(level: int) -> None:
     of_libraries = logging.INFO if level <= logging.DEBUG else max(level, logging.WARNING)
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(of_libraries)
-    for name in _ADDRESSES_AT_WARNING:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # At warning, "Failed to parse headers (url=...)" shows a signed address in full.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 # Work that is done if it can be: errors of storages become warnings, and those of our own side do not.

@@ -159,12 +159,9 @@ def _reason_of_refusal(error: Exception) -> str:
     return "there are the schemes redis, rediss and unix, and a port is a number"
 
 
-def _pack(connection: Any, *words: Any) -> list[bytes]:
+def _pack(connection: Any, *words: Any) -> Any:
     """Encode a command as redis-py does, which looks at each word before hiredis does it again."""
-    packed: list[bytes] = (
-        connection.pack_command(*words) if _HIREDIS is None else [_HIREDIS.pack_command(words)]
-    )
-    return packed
+    return connection.pack_command(*words) if _HIREDIS is None else [_HIREDIS.pack_command(words)]
 
 
 class Script:
