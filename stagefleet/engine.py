@@ -7,8 +7,9 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -66,7 +67,6 @@ class Engine:
         self._config = config
         self._lock = LeaseBoundLock()
         self._client: _PatientClient | None = None
-        self._platform: Platform | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -147,20 +147,17 @@ class Engine:
         store = "containerd's image store" if by_containerd else "the classic image store"
         return f"{engine} answers at {self.address}, with API {api.api_version}{oldest} and {store}"
 
-    @property
+    @cached_property
     def platform(self) -> Platform:
         """The platform that it pulls by default, in normal form: from the settings, or the engine's own."""
-        if self._platform is None:
-            if self._settings.platform:
-                self._platform = Platform.parse(self._settings.platform).normal
-            else:
-                with self._asking("its version") as api:
-                    found = api.version()
-                own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
-                if own is None:
-                    raise errors.EngineError(f"the engine at {self.address} does not tell its platform")
-                self._platform = own
-        return self._platform
+        if self._settings.platform:
+            return Platform.parse(self._settings.platform).normal
+        with self._asking("its version") as api:
+            found = api.version()
+        own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
+        if own is None:
+            raise errors.EngineError(f"the engine at {self.address} does not tell its platform")
+        return own
 
     # Images
 
@@ -376,12 +373,8 @@ def call_under_lease(call: Callable[[Heed], _Result], lease: Lease) -> _Result:
 
     threading.Thread(target=run, name="engine-call", daemon=True).start()
     try:
-        while True:
-            try:
-                return answer.result(timeout=SLICE_SECONDS)
-            except FutureTimeoutError:
-                if answer.done():  # the error of the call itself
-                    raise
+        while not wait([answer], SLICE_SECONDS).done:
             lease.check()
+        return answer.result()
     finally:
         left.set()
