@@ -74,25 +74,22 @@ class EmbeddedFleet:
         self._directory, lock = make_folder(_MAX_SOCKET_BYTES - len(f"/{process_supervisor.SOCKET}"))
         try:
             settings = write_settings(self._settings, self._directory, self._redis_url)
-            self._supervisor = self._start_supervisor(settings, lock)
+            commands = (_server_command(self._directory), self._worker_command())
+            program = [sys.executable, "-I", "-S", process_supervisor.__file__, str(self._directory)]
+            self._supervisor = subprocess.Popen(  # noqa: S603 - our own file and commands, no shell
+                [*program, *map(json.dumps, commands)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                pass_fds=(lock,),
+                env=_environment(settings),
+            )
         except BaseException:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
         finally:
             os.close(lock)  # the supervisor holds it from now on
-
-    def _start_supervisor(self, settings: Path, lock: int) -> subprocess.Popen[str]:
-        commands = (_server_command(self._directory), self._worker_command())
-        program = [sys.executable, "-I", "-S", process_supervisor.__file__, str(self._directory)]
-        return subprocess.Popen(  # noqa: S603 - our own file and commands, no shell
-            [*program, *map(json.dumps, commands)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            pass_fds=(lock,),
-            env=_environment(settings),
-        )
 
     def check(self) -> None:
         """Check that both run; an UnreachableError says which has ended and why."""
