@@ -176,7 +176,7 @@ class ChildLease:
 _CURRENT: ContextVar[Lease] = ContextVar("lease", default=NO_LEASE)
 
 
-class under_lease:  # noqa: N801 - called as a function; as a generator it costs three times the calls
+class _UnderLease:
     """Check a lease in all registry calls of this thread in the block, unless they name another.
 
     Work on an item calls registries in a hundred places; ending each of their waits with the item must not
@@ -193,6 +193,9 @@ class under_lease:  # noqa: N801 - called as a function; as a generator it costs
 
     def __exit__(self, *_error: object) -> None:
         _CURRENT.reset(self._token)
+
+
+under_lease = _UnderLease  # no generator: it costs three times the calls
 
 
 def current_lease(named: Lease = NO_LEASE) -> Lease:

@@ -31,7 +31,7 @@ def connect_redis(url: str) -> redis.Redis:
     return make_client(url)
 
 
-class map_redis_errors:  # noqa: N801 - called as a function; as a generator it costs three times the calls
+class _MapRedisErrors:
     """Convert redis-py errors in a block to Stagefleet errors; let bugs pass.
 
     Raises:
@@ -55,6 +55,9 @@ class map_redis_errors:  # noqa: N801 - called as a function; as a generator it 
         explained = explain(error, address_of(self._client))
         if explained is not None:
             raise explained from error
+
+
+map_redis_errors = _MapRedisErrors  # no generator: it costs three times the calls
 
 
 def is_redis_error(error: BaseException) -> bool:

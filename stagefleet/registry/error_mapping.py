@@ -34,7 +34,7 @@ _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _SENSELESS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
-class map_body_errors:  # noqa: N801 - called as a function; as a generator it costs three times the calls
+class _MapBodyErrors:
     """Map every error of parsing a response in a block to a `RegistryError`.
 
     Headers and bodies are untrusted: numbers of any length, values of any type, nesting of any depth. A case
@@ -60,6 +60,9 @@ class map_body_errors:  # noqa: N801 - called as a function; as a generator it c
             method=self._method,
             repository=self._repository,
         ) from None
+
+
+map_body_errors = _MapBodyErrors  # no generator: it costs three times the calls
 
 
 @dataclass(frozen=True, slots=True)
