@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import math
 import os
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 else:
     _Connection = object  # stands for each of redis-py's connection classes: see `checked`
 
-_HIREDIS: Any = importlib.import_module("hiredis") if find_spec("hiredis") else None
+_HIREDIS: Any = importlib.import_module("hiredis") if importlib.util.find_spec("hiredis") else None
 """It is in an extra: workers have it."""
 
 _SOCKET_TIMEOUT_SECONDS = 5

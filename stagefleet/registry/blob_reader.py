@@ -19,7 +19,6 @@ from stagefleet.registry.blob_source import VerifiedSource
 from stagefleet.registry.error_mapping import may_be_unknown, refuse_errors
 from stagefleet.registry.http import responses
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.responses import SMALL_RATE, DecodedBody, ResponseBody
 from stagefleet.registry.http.waits import backoff_seconds
 
 _PARTIAL = 206
@@ -64,7 +63,7 @@ class BlobReader(VerifiedSource):
         self._broke_at = 0
         self._known_bytes, self._part_end = 0, _NO_PART
         self._response: requests.Response | None = None
-        self._incoming: ResponseBody | None = None
+        self._incoming: responses.ResponseBody | None = None
 
     def skip(self, count: int) -> None:
         """Leave out the first bytes; then only who has these can verify the content."""
@@ -115,7 +114,7 @@ class BlobReader(VerifiedSource):
             self._broke_off(error)
         return piece
 
-    def _open(self) -> ResponseBody:
+    def _open(self) -> responses.ResponseBody:
         """Open the rest of the blob; an unanswered request has had its retries already."""
         try:
             self._response = response = self._open_blob(self._offset)
@@ -136,7 +135,7 @@ class BlobReader(VerifiedSource):
         self._incoming = _body_of(response, self._descriptor, is_small=self._seconds is not None)
         return self._incoming
 
-    def _skip(self, incoming: ResponseBody) -> bool:
+    def _skip(self, incoming: responses.ResponseBody) -> bool:
         """Skip a chunk that was read before; False if the source ends in it."""
         piece = incoming.read(min(CHUNK_BYTES, self._known_bytes))
         self._known_bytes -= len(piece)
@@ -220,11 +219,13 @@ class BlobReader(VerifiedSource):
         return b""
 
 
-def _body_of(response: requests.Response, descriptor: Descriptor, *, is_small: bool = False) -> ResponseBody:
+def _body_of(
+    response: requests.Response, descriptor: Descriptor, *, is_small: bool = False
+) -> responses.ResponseBody:
     """Return the body of a blob; a configuration unpacked, as no store keeps these as gzip."""
     if descriptor.is_image_config:
-        return DecodedBody(response, descriptor.size, is_small=is_small)
-    return ResponseBody(response, is_small=is_small)
+        return responses.DecodedBody(response, descriptor.size, is_small=is_small)
+    return responses.ResponseBody(response, is_small=is_small)
 
 
 class BlobApi(Api):
@@ -251,7 +252,7 @@ class BlobApi(Api):
                 f"{descriptor.digest} of {repository} has {descriptor.size} bytes, "
                 f"and at most {limit_bytes} are read at once"
             )
-        seconds = self._settings.http.read_timeout_seconds + descriptor.size / SMALL_RATE
+        seconds = self._settings.http.read_timeout_seconds + descriptor.size / responses.SMALL_RATE
         with self.open_blob(repository, descriptor, lease=lease, seconds=seconds) as reader:
             return b"".join(iter(reader.read, b""))
 
