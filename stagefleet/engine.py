@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from functools import cached_property
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -67,6 +66,7 @@ class Engine:
         self._config = config
         self._lock = LeaseBoundLock()
         self._client: _PatientClient | None = None
+        self._platform: Platform | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -147,17 +147,18 @@ class Engine:
         store = "containerd's image store" if by_containerd else "the classic image store"
         return f"{engine} answers at {self.address}, with API {api.api_version}{oldest} and {store}"
 
-    @cached_property
+    @property
     def platform(self) -> Platform:
         """The platform that it pulls by default, in normal form: from the settings, or the engine's own."""
-        if self._settings.platform:
-            return Platform.parse(self._settings.platform).normal
-        with self._asking("its version") as api:
-            found = api.version()
-        own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
-        if own is None:
+        if self._platform is None and self._settings.platform:
+            self._platform = Platform.parse(self._settings.platform).normal
+        if self._platform is None:
+            with self._asking("its version") as api:
+                found = api.version()
+            self._platform = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
+        if self._platform is None:
             raise errors.EngineError(f"the engine at {self.address} does not tell its platform")
-        return own
+        return self._platform
 
     # Images
 

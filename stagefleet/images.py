@@ -138,6 +138,7 @@ class ImageInfo(BaseModel):
         image_id: The digest of the image's configuration; of an index, the index's own digest.
         parent_id: The image that this one was built from; "" if unknown.
         env: `KEY=VALUE` each.
+        on_build: The ONBUILD instructions.
         size: The sum of the sizes of its layers as the registry keeps them, in bytes.
         members: For an index, the metadata of each member, in the index's order.
         truncated: True if the metadata was shortened to fit the size limit.

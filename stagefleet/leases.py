@@ -275,7 +275,7 @@ class LeaseRenewer(Generic[_L]):
         self._ask = renew
         self._interval_seconds = interval_seconds
         self._held: set[_L] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may discard a lease within this thread's own step
         self._changed = threading.Condition(self._lock)
         self._wakes_at = math.inf  # when the thread looks again, while it waits
         self._closed = False

@@ -85,7 +85,7 @@ class ProgressBar(ProgressLines):
     """A bar with stages, bytes, rate and time left."""
 
     def __init__(self, total: int, console: Console | None = None) -> None:
-        from rich import console as rich_console, progress  # noqa: PLC0415 - loads what only a bar needs
+        from rich import console as rich_console, progress  # noqa: PLC0415 - slow, and only for a bar
 
         super().__init__(total)
         self._progress = progress.Progress(

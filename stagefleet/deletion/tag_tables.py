@@ -94,11 +94,11 @@ class UserTable(_Table):
 
     @staticmethod
     def find(part: bytes, digest: Digest, salt: bytes) -> DigestUsers:
-        """Find the users of a digest in its part."""
+        """Find the users of a digest in its part; a record of no known kind is one, too."""
         wanted = _key(str(digest), salt)
         uses = [(kind, record) for key, kind, record in _records(part) if key == wanted]
         return DigestUsers(
-            tags={_tag(record) for kind, record in uses if kind == _TAG},
+            tags={_tag(record) for kind, record in uses if kind not in {_MEMBER, _MORE}},
             holders={_tag(record) for kind, record in uses if kind == _MEMBER},
             has_more=any(kind == _MORE for kind, _ in uses),
         )

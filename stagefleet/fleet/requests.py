@@ -64,6 +64,7 @@ class RunRequest:
     """A request for a run.
 
     Attributes:
+        name: The name of the operation in requests.
         project: The name of a project in the settings, or its storages; None if the operation needs none.
         options: The other arguments of the operation.
     """

@@ -47,6 +47,7 @@ class LayoutFile(io.RawIOBase):
     """A file, or a part of one from `start`, for reading; parts of one file can be read at once (pread(2)).
 
     Attributes:
+        size: Its size in bytes.
         identity: Tells it from its content before and after a change.
     """
 

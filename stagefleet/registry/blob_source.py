@@ -94,6 +94,7 @@ class BlobStream(BlobSource):
 
     Args:
         open_source: Opens the blob; called under the lease of the reading, which ends at `close`.
+        lease: Lease to check in waits.
         offset: The bytes of it that are left out.
     """
 

@@ -94,7 +94,7 @@ class OutcomeReader:
 
     Args:
         find_start: Returns the position to start after, at first and after each return; None for that of
-        the newest reported outcome that the ledger still has.
+            the newest reported outcome that the ledger still has.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from stagefleet.deletion import tag_tables
 from stagefleet.deletion.tag_tables import (
     MOST_USERS,
     NO_ITEM,
@@ -34,6 +35,14 @@ def find(parts, number):
 
 
 class TestTables:
+    def test_a_use_of_a_kind_that_a_later_release_adds_is_a_use(self, monkeypatch):
+        """R22: workers of several releases read the parts; in doubt a digest is used, and stays."""
+        with monkeypatch.context() as later:
+            later.setattr(tag_tables, "_TAG", 7)
+            table = UserTable(SALT)
+            table.add_tag(str(digest(1)), stage_tag(1))
+        assert {stage_tag(1)} == find(table.take_parts(), 1).tags
+
     @pytest.mark.parametrize("others", [0, 5_000])
     def test_what_uses_a_digest_is_found_by_it(self, others):
         """R22: tags of a digest and indexes that have it as a member come back as they were noted."""

@@ -110,6 +110,22 @@ def test_a_lease_that_is_due_after_the_others_wakes_nobody(monkeypatch):
     keeps.close()
 
 
+def test_a_lease_can_be_discarded_within_a_step_of_the_renewals():
+    """Finalizers run wherever memory is allocated, and may end a block that holds a lease of the renewer."""
+    keeps = renewer(Bench())
+    with keeps.renewing(claim()) as lease:
+        done = threading.Thread(target=lambda: discard_within(keeps, lease), daemon=True)
+        done.start()
+        done.join(5)
+        assert not done.is_alive()
+    keeps.close()
+
+
+def discard_within(keeps, lease):
+    with keeps._changed:
+        keeps.discard([lease])
+
+
 def test_a_short_lease_is_not_lost_when_it_begins():
     """R35: what is set aside before a lease's end is a part of the lease."""
     with renewer(Bench()).renewing(claim(0.9, 0.9)) as lease:
