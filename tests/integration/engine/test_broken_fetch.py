@@ -187,7 +187,7 @@ def test_a_rejection_that_may_not_be_written_is_an_error(
     def forbidden(*arguments, **options):
         raise ForbiddenError("pushing is not allowed", status=403)
 
-    monkeypatch.setattr("stagefleet.fleet_registries.put_record", forbidden)
+    monkeypatch.setattr("stagefleet.records.image.put_record", forbidden)
     with pytest.raises(ForbiddenError):
         fetch(host, repository, stage_id)
 
